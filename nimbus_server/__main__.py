@@ -1,0 +1,3 @@
+from nimbus_server.cli import app
+
+app()

@@ -1,0 +1,99 @@
+"""The errors of Nimbus. What each becomes over gRPC and REST stands in `rpc/status.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class StartupError(Exception):
+    """A process can't start. The text is for the person who started it: one sentence, with what to do."""
+
+
+class Reason(StrEnum):
+    """Why a call or an event failed: the values of `ErrorReason` in error_reason.proto, without their prefix."""
+
+    FIELD_INVALID = "FIELD_INVALID"
+    FIELD_REQUIRED = "FIELD_REQUIRED"
+    FIELD_TOO_LONG = "FIELD_TOO_LONG"
+    FIELD_UNKNOWN = "FIELD_UNKNOWN"
+    REQUEST_UNPARSABLE = "REQUEST_UNPARSABLE"
+    PASSWORD_WEAK = "PASSWORD_WEAK"
+    BATCH_EMPTY = "BATCH_EMPTY"
+    BATCH_TOO_LARGE = "BATCH_TOO_LARGE"
+    TS_OUT_OF_RANGE = "TS_OUT_OF_RANGE"
+    PROPS_TOO_DEEP = "PROPS_TOO_DEEP"
+    CREDENTIALS_MISSING = "CREDENTIALS_MISSING"
+    TOKEN_INVALID = "TOKEN_INVALID"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    SESSION_ENDED = "SESSION_ENDED"
+    LOGIN_FAILED = "LOGIN_FAILED"
+    API_KEY_UNKNOWN = "API_KEY_UNKNOWN"
+    SIGNATURE_STALE = "SIGNATURE_STALE"
+    SIGNATURE_MISMATCH = "SIGNATURE_MISMATCH"
+    PROJECT_MISMATCH = "PROJECT_MISMATCH"
+    PROJECT_NOT_FOUND = "PROJECT_NOT_FOUND"
+    ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
+    EMAIL_TAKEN = "EMAIL_TAKEN"
+    BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    RATE_LIMITED = "RATE_LIMITED"
+    OVERLOADED = "OVERLOADED"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    WORKER_UNAVAILABLE = "WORKER_UNAVAILABLE"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that is wrong, by the name that the proto gives it, and one sentence about it."""
+
+    field: str
+    message: str
+
+
+class NimbusError(Exception):
+    """A call fails for `reason`. `message` reaches the client: it holds nothing internal."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: tuple[Violation, ...] = (),
+        metadata: Mapping[str, str] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = violations
+        self.metadata = dict(metadata or {})
+        self.retry_after_seconds = retry_after_seconds
+
+
+def field_error(reason: Reason, field: str, message: str) -> NimbusError:
+    """The error of one wrong field; `message` is a sentence that starts with the field's name."""
+    return NimbusError(reason, message, violations=(Violation(field, message),))
+
+
+def project_not_found() -> NimbusError:
+    """The same for a project that is not there and for one that is somebody else's."""
+    return NimbusError(Reason.PROJECT_NOT_FOUND, "There is no such project, or it is not one of yours.")
+
+
+def storage_unavailable() -> NimbusError:
+    """The database can't be reached."""
+    return NimbusError(
+        Reason.STORAGE_UNAVAILABLE,
+        "The database can't be reached right now. Retry: a repeated ingest request stores nothing twice.",
+        retry_after_seconds=1.0,
+    )
+
+
+def overloaded() -> NimbusError:
+    """As much work is waiting as may wait."""
+    return NimbusError(
+        Reason.OVERLOADED,
+        "The server has as much work waiting as it takes. Nothing of this request was stored; retry in a moment.",
+        retry_after_seconds=1.0,
+    )
