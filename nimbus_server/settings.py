@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Worker processes; one a core"
     )
+    request_timeout_seconds: float = Field(
+        15.0, gt=0, le=600, description="Time that the edge gives a call before it answers 504"
+    )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="Time that calls in flight get when a server stops")
 
     @field_validator("database_url", mode="before")

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/project_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\x97\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"T\n\x15\x43reateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x16\n\x0e\x61pi_key_secret\x18\x02 \x01(\t\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.nimbus.v1.Project\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\'\n\x11GetProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"9\n\x12GetProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\"8\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"<\n\x15UpdateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\"*\n\x14\x44\x65leteProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\">\n\x11RotateKeysRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\"e\n\x12RotateKeysResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_secret\x18\x03 \x01(\t2\x97\x06\n\x0eProjectService\x12o\n\rCreateProject\x12\x1f.nimbus.v1.CreateProjectRequest\x1a .nimbus.v1.CreateProjectResponse\"\x1b\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/projects:\x01*\x12i\n\x0cListProjects\x12\x1e.nimbus.v1.ListProjectsRequest\x1a\x1f.nimbus.v1.ListProjectsResponse\"\x18\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12y\n\nGetProject\x12\x1c.nimbus.v1.GetProjectRequest\x1a\x1d.nimbus.v1.GetProjectResponse\".\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02$\x12\x19/v1/projects/{project_id}b\x07project\x12\x85\x01\n\rUpdateProject\x12\x1f.nimbus.v1.UpdateProjectRequest\x1a .nimbus.v1.UpdateProjectResponse\"1\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\'2\x19/v1/projects/{project_id}:\x01*b\x07project\x12y\n\rDeleteProject\x12\x1f.nimbus.v1.DeleteProjectRequest\x1a .nimbus.v1.DeleteProjectResponse\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/projects/{project_id}\x12\xaa\x01\n\nRotateKeys\x12\x1c.nimbus.v1.RotateKeysRequest\x1a\x1d.nimbus.v1.RotateKeysResponse\"_\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02U\"%/v1/projects/{project_id}/rotate-keys:\x01*Z)\"$/v1/projects/{project_id}/rotate-key:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/project_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\x97\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"T\n\x15\x43reateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x16\n\x0e\x61pi_key_secret\x18\x02 \x01(\t\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.nimbus.v1.Project\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\'\n\x11GetProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"8\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"*\n\x14\x44\x65leteProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\">\n\x11RotateKeysRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\"e\n\x12RotateKeysResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_secret\x18\x03 \x01(\t2\xeb\x05\n\x0eProjectService\x12o\n\rCreateProject\x12\x1f.nimbus.v1.CreateProjectRequest\x1a .nimbus.v1.CreateProjectResponse\"\x1b\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/projects:\x01*\x12i\n\x0cListProjects\x12\x1e.nimbus.v1.ListProjectsRequest\x1a\x1f.nimbus.v1.ListProjectsResponse\"\x18\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x65\n\nGetProject\x12\x1c.nimbus.v1.GetProjectRequest\x1a\x12.nimbus.v1.Project\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/projects/{project_id}\x12n\n\rUpdateProject\x12\x1f.nimbus.v1.UpdateProjectRequest\x1a\x12.nimbus.v1.Project\"(\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1e\x32\x19/v1/projects/{project_id}:\x01*\x12y\n\rDeleteProject\x12\x1f.nimbus.v1.DeleteProjectRequest\x1a .nimbus.v1.DeleteProjectResponse\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/projects/{project_id}\x12\xaa\x01\n\nRotateKeys\x12\x1c.nimbus.v1.RotateKeysRequest\x1a\x1d.nimbus.v1.RotateKeysResponse\"_\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02U\"%/v1/projects/{project_id}/rotate-keys:\x01*Z)\"$/v1/projects/{project_id}/rotate-key:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,9 +39,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\310\332\030\002\202\323\344\223\002\016\022\014/v1/projects'
   _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._loaded_options = None
-  _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002$\022\031/v1/projects/{project_id}b\007project'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\033\022\031/v1/projects/{project_id}'
   _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._loaded_options = None
-  _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\'2\031/v1/projects/{project_id}:\001*b\007project'
+  _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\0362\031/v1/projects/{project_id}:\001*'
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\033*\031/v1/projects/{project_id}'
   _globals['_PROJECTSERVICE'].methods_by_name['RotateKeys']._loaded_options = None
@@ -58,20 +58,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROJECTSRESPONSE']._serialized_end=570
   _globals['_GETPROJECTREQUEST']._serialized_start=572
   _globals['_GETPROJECTREQUEST']._serialized_end=611
-  _globals['_GETPROJECTRESPONSE']._serialized_start=613
-  _globals['_GETPROJECTRESPONSE']._serialized_end=670
-  _globals['_UPDATEPROJECTREQUEST']._serialized_start=672
-  _globals['_UPDATEPROJECTREQUEST']._serialized_end=728
-  _globals['_UPDATEPROJECTRESPONSE']._serialized_start=730
-  _globals['_UPDATEPROJECTRESPONSE']._serialized_end=790
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=792
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=834
-  _globals['_DELETEPROJECTRESPONSE']._serialized_start=836
-  _globals['_DELETEPROJECTRESPONSE']._serialized_end=859
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=861
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=923
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=925
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1026
-  _globals['_PROJECTSERVICE']._serialized_start=1029
-  _globals['_PROJECTSERVICE']._serialized_end=1820
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=613
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=669
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=671
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=713
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=715
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=738
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=740
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=802
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=804
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=905
+  _globals['_PROJECTSERVICE']._serialized_start=908
+  _globals['_PROJECTSERVICE']._serialized_end=1655
 # @@protoc_insertion_point(module_scope)

@@ -192,30 +192,6 @@ class GetProjectRequest(_message.Message):
 Global___GetProjectRequest: _TypeAlias = GetProjectRequest  # noqa: Y015
 
 @_typing.final
-class GetProjectResponse(_message.Message):
-    """Response of GetProject."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PROJECT_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def project(self) -> Global___Project:
-        """The project."""
-
-    def __init__(
-        self,
-        *,
-        project: Global___Project | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetProjectResponse: _TypeAlias = GetProjectResponse  # noqa: Y015
-
-@_typing.final
 class UpdateProjectRequest(_message.Message):
     """Request of UpdateProject."""
 
@@ -240,30 +216,6 @@ class UpdateProjectRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateProjectRequest: _TypeAlias = UpdateProjectRequest  # noqa: Y015
-
-@_typing.final
-class UpdateProjectResponse(_message.Message):
-    """Response of UpdateProject."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PROJECT_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def project(self) -> Global___Project:
-        """The project as it is now."""
-
-    def __init__(
-        self,
-        *,
-        project: Global___Project | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateProjectResponse: _TypeAlias = UpdateProjectResponse  # noqa: Y015
 
 @_typing.final
 class DeleteProjectRequest(_message.Message):

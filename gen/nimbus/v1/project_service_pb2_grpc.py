@@ -50,12 +50,12 @@ class ProjectServiceStub:
         self.GetProject = channel.unary_unary(
                 '/nimbus.v1.ProjectService/GetProject',
                 request_serializer=nimbus_dot_v1_dot_project__service__pb2.GetProjectRequest.SerializeToString,
-                response_deserializer=nimbus_dot_v1_dot_project__service__pb2.GetProjectResponse.FromString,
+                response_deserializer=nimbus_dot_v1_dot_project__service__pb2.Project.FromString,
                 _registered_method=True)
         self.UpdateProject = channel.unary_unary(
                 '/nimbus.v1.ProjectService/UpdateProject',
                 request_serializer=nimbus_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
-                response_deserializer=nimbus_dot_v1_dot_project__service__pb2.UpdateProjectResponse.FromString,
+                response_deserializer=nimbus_dot_v1_dot_project__service__pb2.Project.FromString,
                 _registered_method=True)
         self.DeleteProject = channel.unary_unary(
                 '/nimbus.v1.ProjectService/DeleteProject',
@@ -134,12 +134,12 @@ def add_ProjectServiceServicer_to_server(servicer, server):
             'GetProject': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProject,
                     request_deserializer=nimbus_dot_v1_dot_project__service__pb2.GetProjectRequest.FromString,
-                    response_serializer=nimbus_dot_v1_dot_project__service__pb2.GetProjectResponse.SerializeToString,
+                    response_serializer=nimbus_dot_v1_dot_project__service__pb2.Project.SerializeToString,
             ),
             'UpdateProject': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateProject,
                     request_deserializer=nimbus_dot_v1_dot_project__service__pb2.UpdateProjectRequest.FromString,
-                    response_serializer=nimbus_dot_v1_dot_project__service__pb2.UpdateProjectResponse.SerializeToString,
+                    response_serializer=nimbus_dot_v1_dot_project__service__pb2.Project.SerializeToString,
             ),
             'DeleteProject': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteProject,
@@ -235,7 +235,7 @@ class ProjectService:
             target,
             '/nimbus.v1.ProjectService/GetProject',
             nimbus_dot_v1_dot_project__service__pb2.GetProjectRequest.SerializeToString,
-            nimbus_dot_v1_dot_project__service__pb2.GetProjectResponse.FromString,
+            nimbus_dot_v1_dot_project__service__pb2.Project.FromString,
             options,
             channel_credentials,
             insecure,
@@ -262,7 +262,7 @@ class ProjectService:
             target,
             '/nimbus.v1.ProjectService/UpdateProject',
             nimbus_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
-            nimbus_dot_v1_dot_project__service__pb2.UpdateProjectResponse.FromString,
+            nimbus_dot_v1_dot_project__service__pb2.Project.FromString,
             options,
             channel_credentials,
             insecure,

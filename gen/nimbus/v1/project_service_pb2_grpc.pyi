@@ -40,9 +40,9 @@ class ProjectServiceStub:
     """Creates a project that belongs to the caller, and its API key."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]
     """Lists the caller's projects, oldest first."""
-    GetProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.GetProjectResponse]
+    GetProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.Project]
     """Returns one project."""
-    UpdateProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_service_pb2.UpdateProjectResponse]
+    UpdateProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_service_pb2.Project]
     """Changes a project's name."""
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_service_pb2.DeleteProjectResponse]
     """Deletes a project for good. Its keys die and nothing of it can be read from then on; the space that its events
@@ -63,9 +63,9 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     """Creates a project that belongs to the caller, and its API key."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """Lists the caller's projects, oldest first."""
-    GetProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.GetProjectResponse]  # type: ignore[assignment]
+    GetProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.Project]  # type: ignore[assignment]
     """Returns one project."""
-    UpdateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
+    UpdateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_service_pb2.Project]  # type: ignore[assignment]
     """Changes a project's name."""
     DeleteProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_service_pb2.DeleteProjectResponse]  # type: ignore[assignment]
     """Deletes a project for good. Its keys die and nothing of it can be read from then on; the space that its events
@@ -101,7 +101,7 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _project_service_pb2.GetProjectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_project_service_pb2.GetProjectResponse, _abc.Awaitable[_project_service_pb2.GetProjectResponse]]:
+    ) -> _typing.Union[_project_service_pb2.Project, _abc.Awaitable[_project_service_pb2.Project]]:
         """Returns one project."""
 
     @_abc_1.abstractmethod
@@ -109,7 +109,7 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _project_service_pb2.UpdateProjectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_project_service_pb2.UpdateProjectResponse, _abc.Awaitable[_project_service_pb2.UpdateProjectResponse]]:
+    ) -> _typing.Union[_project_service_pb2.Project, _abc.Awaitable[_project_service_pb2.Project]]:
         """Changes a project's name."""
 
     @_abc_1.abstractmethod

@@ -1,0 +1,106 @@
+"""The client for threads."""
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from tenacity import Retrying
+
+from nimbus.v1.event_service_pb2_grpc import EventServiceStub
+from nimbus.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from nimbus_client import wire
+from nimbus_client.channel import signed_channel
+from nimbus_client.errors import nimbus_errors
+from nimbus_client.events import Event, MetricPoint, Receipt, StoredEvent
+from nimbus_client.retries import RetryPolicy
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Nimbus:
+    """Sends events to one project and queries it. One object serves any number of threads; `close` it, or use `with`.
+
+    `target` is a gRPC target such as `localhost:50051`. `secure` uses TLS with the system's roots, `credentials` your
+    own. Every method raises `NimbusError` where a call fails for good, or for longer than the retry policy's deadline.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        project_id: str,
+        key_id: str,
+        secret: str,
+        secure: bool = False,
+        credentials: grpc.ChannelCredentials | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Connects with the first call, not here."""
+        self._project_id = project_id
+        self._retry = retry or RetryPolicy()
+        self._channel = signed_channel(target, key_id, secret, secure=secure, credentials=credentials)
+        self._events = EventServiceStub(self._channel)
+        self._metrics = MetricsServiceStub(self._channel)
+
+    def send(self, events: Iterable[Event]) -> Receipt:
+        """Stores events; they are durable when this returns. More than 1,000 go in several requests, one after another.
+
+        Raises ValueError, before anything is sent, for an event that can't be encoded. After a NimbusError, sending the
+        same objects again stores nothing twice.
+        """
+        batches = wire.ingest_batches(self._project_id, events)
+        responses = [self._call(self._events.IngestEvents, batch.request) for batch in batches]
+        return wire.receipt((batch.start for batch in batches), responses)
+
+    def metrics(
+        self,
+        *,
+        bucket: str = "1h",
+        limit: int = 100,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        names: str | Iterable[str] = (),
+    ) -> list[MetricPoint]:
+        """Events per bucket (`1m`, `5m`, `15m`, `1h`, `1d`): the newest `limit` buckets that hold any, oldest first."""
+        request = wire.metrics_request(self._project_id, bucket, limit, start, end, names)
+        return wire.metric_points(self._call(self._metrics.QueryMetrics, request))
+
+    def list_events(
+        self,
+        *,
+        names: str | Iterable[str] = (),
+        user_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        props: Mapping[str, object] | None = None,
+        limit: int = 50,
+        after: StoredEvent | None = None,
+    ) -> list[StoredEvent]:
+        """The newest `limit` events, 200 at most, newest first. The next page starts `after` the last of this one."""
+        request = wire.list_request(self._project_id, names, user_id, since, until, props, limit, after)
+        return wire.stored_events(self._call(self._events.ListEvents, request))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+        started = time.monotonic()
+
+        def attempt() -> Response:
+            with nimbus_errors():
+                return method(request, timeout=self._retry.attempt_timeout(started))
+
+        return Retrying(**self._retry.options())(attempt)

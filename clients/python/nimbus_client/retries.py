@@ -1,0 +1,48 @@
+"""When a failed call is made again.
+
+gRPC's own retries can't do it: they know neither `google.rpc.RetryInfo` nor a deadline per attempt, and repeat a
+signature until it is stale. tenacity runs one policy for both clients.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from nimbus_client.errors import NimbusError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to go on, and how long to wait in between.
+
+    An attempt is given `attempt_seconds`. After the nth failure the wait is random, between nothing and
+    `first_wait_seconds` * 2^(n-1), at most `max_wait_seconds`, on top of what the server asked for. A wait that would
+    end after `deadline_seconds`, counted from the start of the request, is not begun: the last error is raised.
+    """
+
+    deadline_seconds: float = 30.0
+    attempt_seconds: float = 10.0
+    first_wait_seconds: float = 0.1
+    max_wait_seconds: float = 5.0
+
+    def attempt_timeout(self, started: float) -> float:
+        """Seconds for the next attempt of a request that began at `started` on the monotonic clock."""
+        return max(0.0, min(self.attempt_seconds, started + self.deadline_seconds - time.monotonic()))
+
+    def wait(self, state: RetryCallState) -> float:
+        """Seconds to wait after the attempt that has just failed."""
+        backoff = wait_random_exponential(multiplier=self.first_wait_seconds, max=self.max_wait_seconds)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_seconds if isinstance(error, NimbusError) else None
+        return (asked or 0.0) + backoff(state)
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of tenacity's `Retrying` and `AsyncRetrying`."""
+        return {
+            "retry": retry_if_exception(lambda error: isinstance(error, NimbusError) and error.transient),
+            "wait": self.wait,
+            "stop": stop_before_delay(self.deadline_seconds),
+            "reraise": True,
+        }

@@ -1,0 +1,154 @@
+"""The `nimbus` command."""
+
+import asyncio
+import secrets as random
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional, TypeVar
+
+import typer
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from nimbus_server import __version__, settings as settings_module
+from nimbus_server.errors import StartupError
+from nimbus_server.settings import PREFIX, Settings
+
+app = typer.Typer(
+    help="Event analytics that you run yourself. Settings are NIMBUS_* variables: `nimbus config` shows them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+envoy_app = typer.Typer(help="The edge that serves REST.", no_args_is_help=True)
+app.add_typer(envoy_app, name="envoy")
+
+T = TypeVar("T")
+DataDir = Annotated[Optional[Path], typer.Option(help="Where the database, secrets and logs are kept.", show_default=".nimbus")]
+Bind = Annotated[Optional[str], typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+HttpPort = Annotated[Optional[int], typer.Option(help="REST, gRPC, gRPC-web and /docs; 0 for a free one.", show_default="8000")]
+GrpcPort = Annotated[Optional[int], typer.Option(help="Native gRPC; 0 for a free one.", show_default="50051")]
+
+
+@app.command()
+def up(
+    http_port: HttpPort = None,
+    grpc_port: GrpcPort = None,
+    data_dir: DataDir = None,
+    workers: Annotated[Optional[int], typer.Option(help="Worker processes.", show_default="one a core")] = None,
+    bind_address: Bind = None,
+) -> None:
+    """Run everything on this machine: PostgreSQL, workers and Envoy. Ctrl-C stops it."""
+    from nimbus_server.local.up import up as run_stack
+
+    settings = _load(
+        http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, workers=workers, bind_address=bind_address
+    )
+    raise typer.Exit(_run(lambda: run_stack(settings)))
+
+
+@app.command()
+def serve(
+    socket: Annotated[Optional[Path], typer.Option(help="Unix socket for Envoy; keep its folder private.")] = None,
+    grpc_port: Annotated[Optional[int], typer.Option(help="Port for native gRPC; left out, only the socket.")] = None,
+    bind_address: Bind = None,
+) -> None:
+    """Run one server alone, for a container with Envoy beside it. SIGTERM drains it."""
+    from nimbus_server import app as worker
+    from nimbus_server.telemetry import logs
+
+    settings = _load(bind_address=bind_address)
+    if socket is None and grpc_port is None:
+        _fail("`nimbus serve` needs --socket, --grpc-port, or both.")
+    logs.configure(settings)
+
+    def start() -> Coroutine[Any, Any, None]:
+        settings_module.require_secrets(settings)
+        return worker.serve(settings, socket, grpc_port)
+
+    _run(start)
+
+
+@app.command()
+def migrate(
+    status: Annotated[bool, typer.Option("--status", help="Show what is applied and change nothing.")] = False,
+) -> None:
+    """Bring the database of NIMBUS_DATABASE_URL to this version's schema."""
+    from nimbus_server.postgres import migrate as migrations
+
+    settings = _load()
+    if settings.database_url is None:
+        _fail("NIMBUS_DATABASE_URL must be set: it names the database to migrate.")
+    dsn = settings.database_url.get_secret_value()
+    if status:
+        for name, applied in _run(lambda: migrations.status(dsn)):
+            typer.echo(f"{'applied' if applied else 'MISSING'}  {name}")
+        return
+    applied_now = _run(lambda: migrations.migrate(dsn))
+    typer.echo(f"Applied {', '.join(applied_now)}." if applied_now else "Nothing to apply.")
+
+
+@app.command()
+def config(
+    new_secrets: Annotated[bool, typer.Option("--new-secrets", help="Print fresh random secrets and nothing else.")] = False,
+) -> None:
+    """Show the settings in force, secrets masked."""
+    if new_secrets:
+        typer.echo(f"NIMBUS_JWT_SECRET={random.token_urlsafe(48)}\nNIMBUS_SECRET_KEYS={Fernet.generate_key().decode()}")
+        return
+    settings = _load()
+    table = Table("variable", "value", "from", "meaning", box=None)
+    for name, field in Settings.model_fields.items():
+        source = "environment" if name in settings.model_fields_set else "default"
+        table.add_row(PREFIX + name.upper(), _masked(getattr(settings, name)), source, field.description)
+    Console(width=None if Console().is_terminal else 200).print(table)
+    for name in settings_module.unknown_variables():
+        typer.echo(f"{name} is set, but means nothing to this version.", err=True)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@envoy_app.command()
+def render(
+    socket: Annotated[list[Path], typer.Option(help="Socket of a `nimbus serve`; once for each.")],
+    admin_socket: Annotated[Path, typer.Option(help="Socket for Envoy's own admin page.")] = Path("envoy-admin.sock"),
+    http_port: HttpPort = None,
+    bind_address: Bind = None,
+) -> None:
+    """Print the Envoy configuration for these settings."""
+    from nimbus_server.local import envoy
+
+    typer.echo(envoy.render(_load(http_port=http_port, bind_address=bind_address), socket, admin_socket))
+
+
+def _load(**overrides: object) -> Settings:
+    try:
+        return settings_module.load(**overrides)
+    except StartupError as error:
+        _fail(str(error))
+
+
+def _run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return asyncio.run(start())
+    except StartupError as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(1)
+
+
+def _masked(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, tuple):
+        return ",".join(_masked(v) for v in value)
+    return "" if value is None else str(value)

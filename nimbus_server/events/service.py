@@ -1,0 +1,132 @@
+"""EventService: the log over gRPC."""
+
+from uuid import UUID
+
+from google.protobuf.struct_pb2 import Struct
+from nimbus.v1 import event_service_pb2 as pb
+
+from nimbus_server.accounts.caller import Caller, Machine, caller
+from nimbus_server.clock import Clock
+from nimbus_server.errors import Reason, field_error
+from nimbus_server.events.store import Cursor, EventFilter, EventReader, LoggedEvent
+from nimbus_server.ingest.decode import Origin, decode_json, decode_proto, parse_json
+from nimbus_server.ingest.event import NAME_LENGTH_MAX, PROPS_BYTES_MAX, USER_ID_LENGTH_MAX, EventRefusedError
+from nimbus_server.ingest.pipeline import Ingest
+from nimbus_server.ingest.props import encode_props, parse_props
+from nimbus_server.projects.access import ProjectAccess
+from nimbus_server.rpc.call import current_call
+from nimbus_server.rpc.fields import filter_field, int_field, text_field, time_field, uuid_field
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 200
+OFFSET_MAX = 10_000
+
+
+class EventService:
+    """Implements nimbus.v1.EventService. Errors are those that the proto names for each RPC."""
+
+    def __init__(self, access: ProjectAccess, ingest: Ingest, reader: EventReader, clock: Clock) -> None:
+        self._access = access
+        self._ingest = ingest
+        self._reader = reader
+        self._clock = clock
+
+    async def IngestEvents(self, request: pb.IngestEventsRequest) -> pb.IngestEventsResponse:
+        call, who = current_call.get(), caller()
+        origin = self._origin(who)
+        if call.is_rest:
+            project_id, json_events = parse_json(request.http_body.data)
+        elif request.HasField("http_body"):
+            raise field_error(Reason.FIELD_INVALID, "http_body", "http_body is for the REST gateway: send events instead.")
+        else:
+            project_id, json_events = request.project_id, None
+        project = uuid_field("project_id", project_id)
+        await self._access.require(who, project)
+        batch = decode_proto(request.events, origin) if json_events is None else decode_json(json_events, origin)
+        receipt = await self._ingest.store(project, batch, origin, call.deadline_seconds)
+        return pb.IngestEventsResponse(
+            accepted=receipt.accepted,
+            duplicates=receipt.duplicates,
+            rejected=len(receipt.refusals),
+            errors=[
+                pb.EventError(index=r.index, field=r.field, reason=r.reason.value, message=r.message)
+                for r in receipt.refusals
+            ],
+        )
+
+    async def ListEvents(self, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
+        project = uuid_field("project_id", request.project_id)
+        await self._access.require(caller(), project)
+        which = _filter(project, request)
+        limit = int_field("limit", request.limit if request.HasField("limit") else LIMIT_DEFAULT, 1, LIMIT_MAX)
+        offset = int_field("offset", request.offset, 0, OFFSET_MAX)
+        after = _cursor(request)
+        # One more than asked for tells whether another page follows.
+        found = await self._reader.page(which, limit + 1, offset, after)
+        items, more = found[:limit], len(found) > limit
+        response = pb.ListEventsResponse(items=map(_message, items))
+        if more:
+            response.next_cursor.after_ts.FromDatetime(items[-1].ts)
+            response.next_cursor.after_id = str(items[-1].id)
+        if after is None:
+            response.count = await self._reader.count(which)
+            response.limit, response.offset = limit, offset
+        return response
+
+    def _origin(self, who: Caller) -> Origin:
+        now = self._clock()
+        if isinstance(who, Machine):
+            return Origin(received_at=now, default_ts=who.signed_at, signature=who.signature)
+        return Origin(received_at=now, default_ts=now, signature=None)
+
+
+def _filter(project: UUID, request: pb.ListEventsRequest) -> EventFilter:
+    return EventFilter(
+        project_id=project,
+        names=filter_field("name", request.name, NAME_LENGTH_MAX),
+        user_id=text_field("user_id", request.user_id, USER_ID_LENGTH_MAX) if request.HasField("user_id") else None,
+        since=time_field("since", request.since) if request.HasField("since") else None,
+        until=time_field("until", request.until) if request.HasField("until") else None,
+        props=_props_filter(request.props),
+    )
+
+
+def _props_filter(text: str) -> dict[str, object] | None:
+    if not text:
+        return None
+    encoded = text.encode()
+    if len(encoded) > PROPS_BYTES_MAX:
+        raise field_error(Reason.FIELD_TOO_LONG, "props", f"props must have at most {PROPS_BYTES_MAX} bytes.")
+    try:
+        props = parse_props(encoded)
+        encode_props(props)
+    except EventRefusedError:
+        raise field_error(Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have.") from None
+    return props
+
+
+def _cursor(request: pb.ListEventsRequest) -> Cursor | None:
+    if not request.HasField("after_ts") and not request.after_id:
+        return None
+    if not request.HasField("after_ts") or not request.after_id:
+        missing = "after_id" if request.HasField("after_ts") else "after_ts"
+        raise field_error(Reason.FIELD_REQUIRED, missing, "after_ts and after_id go together.")
+    if request.HasField("offset"):
+        raise field_error(Reason.FIELD_INVALID, "offset", "offset does not go with after_ts and after_id: use one or the other.")
+    return Cursor(time_field("after_ts", request.after_ts), uuid_field("after_id", request.after_id))
+
+
+def _message(event: LoggedEvent) -> pb.StoredEvent:
+    props = Struct()
+    props.update(event.props)
+    return pb.StoredEvent(
+        id=str(event.id),
+        project_id=str(event.project_id),
+        seq=event.seq,
+        name=event.name,
+        ts=event.ts,
+        props=props,
+        user_id=event.user_id,
+        idempotency_key=event.idempotency_key,
+        received_at=event.received_at,
+    )

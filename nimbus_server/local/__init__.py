@@ -1,0 +1,1 @@
+"""The stack on one machine: PostgreSQL, the workers and Envoy under one supervisor."""

@@ -1,0 +1,94 @@
+"""Renders the one Envoy configuration from `envoy/envoy.yaml.j2`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import jinja2
+
+from nimbus_server.errors import Reason, StartupError
+from nimbus_server.settings import Settings
+
+SERVICES = ("AuthService", "ProjectService", "EventService", "MetricsService", "HealthService")
+# A full batch of 1,000 events with 10 KB of props each, and what goes with them.
+BODY_BYTES_MAX = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReply:
+    """An answer that Envoy gives by itself; `code` is the number of a google.rpc.Code."""
+
+    status: int
+    code: int
+    reason: Reason
+    message: str
+    retry_after: int | None = None
+
+
+LOCAL_REPLIES = (
+    LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "%LOCAL_REPLY_BODY%"),
+    LocalReply(404, 5, Reason.ROUTE_NOT_FOUND, "This API has no such route. /docs lists them."),
+    LocalReply(408, 3, Reason.REQUEST_UNPARSABLE, "The request did not arrive whole in time."),
+    LocalReply(413, 8, Reason.BODY_TOO_LARGE, f"The body is larger than {BODY_BYTES_MAX} bytes. Send fewer events a request."),
+    LocalReply(415, 3, Reason.REQUEST_UNPARSABLE, "The body must be application/json."),
+    LocalReply(429, 8, Reason.RATE_LIMITED, "Too many requests from this address. Wait a minute, or send more events a request.", 60),
+    LocalReply(502, 14, Reason.WORKER_UNAVAILABLE, "The worker went away during the call. Retry: a repeated ingest request stores nothing twice.", 1),
+    LocalReply(503, 14, Reason.WORKER_UNAVAILABLE, "No worker can take the call right now. Retry: a repeated ingest request stores nothing twice.", 1),
+    LocalReply(504, 4, Reason.DEADLINE_EXCEEDED, "The call took longer than it was given. Retry: a repeated ingest request stores nothing twice."),
+)
+
+
+def render(settings: Settings, sockets: Sequence[Path], admin_socket: Path) -> str:
+    """The configuration as YAML, for workers that listen on `sockets`.
+
+    Raises StartupError where a part of the installation is missing.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    swagger = _swagger_ui()
+    return environment.from_string(_part("envoy.yaml.j2").read_text(encoding="utf-8")).render(
+        admin_socket=str(admin_socket.absolute()),
+        sockets=[str(socket.absolute()) for socket in sockets],
+        bind_address=settings.bind_address,
+        http_port=settings.http_port,
+        body_bytes_max=BODY_BYTES_MAX,
+        local_replies=LOCAL_REPLIES,
+        allowed_origins=settings.allowed_origins,
+        rate_limited=settings.rate_limited,
+        rate_limit_per_minute=settings.rate_limit_per_minute,
+        request_timeout_seconds=settings.request_timeout_seconds,
+        descriptors=_generated("descriptors.binpb"),
+        services=[f"nimbus.v1.{name}" for name in SERVICES],
+        docs={
+            "page": _part("docs.html"),
+            "openapi": _generated("openapi.json"),
+            "style": swagger / "swagger-ui.css",
+            "script": swagger / "swagger-ui-bundle.js",
+        },
+    )
+
+
+def _part(name: str) -> Path:
+    """A file of `envoy/`: beside this module in an installed wheel, at the top of a checkout otherwise."""
+    here = Path(__file__).parent
+    for path in (here / name, here.parents[1] / "envoy" / name):
+        if path.is_file():
+            return path
+    raise StartupError(f"This installation of Nimbus lacks {name}. Install it again.")
+
+
+def _generated(name: str) -> Path:
+    # A namespace package: `files` would give a view that has no path.
+    spec = find_spec("nimbus")
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(location) / name).is_file():
+            return path
+    raise StartupError(f"This installation of Nimbus lacks {name}. Install it again, or run `make generate`.")
+
+
+def _swagger_ui() -> Path:
+    # Only its files are wanted: importing the package would pull in web frameworks.
+    spec = find_spec("swagger_ui")
+    if spec is None or not spec.submodule_search_locations:
+        raise StartupError("This installation of Nimbus lacks swagger-ui-py. Install it again.")
+    return Path(spec.submodule_search_locations[0]) / "static"

@@ -1,0 +1,91 @@
+"""The pool of connections, and what its failures mean to a caller."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeAlias
+
+import psycopg
+import structlog
+from psycopg.abc import Params, Query
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from nimbus_server.errors import NimbusError, Reason, overloaded, storage_unavailable
+from nimbus_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# A caller waits this long for a connection before it is told that the database is not there.
+CHECKOUT_TIMEOUT_SECONDS = 5.0
+# Callers that may wait for a connection; one more is told that the server is overloaded.
+MAX_WAITING = 1000
+# No statement of a request needs longer; without a bound one bad query could hold a connection for good.
+STATEMENT_TIMEOUT_SECONDS = 30
+
+# What PostgreSQL says when it is going away or not yet there, and what a lost connection looks like.
+GONE = (psycopg.OperationalError, psycopg.InterfaceError)
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+
+
+class _EchoCursor(psycopg.AsyncCursor[Any]):
+    """Logs each statement without its parameters, which may be secret."""
+
+    async def execute(self, query: Query, params: Params | None = None, **options: Any) -> Self:
+        log.info("sql", statement=query if isinstance(query, str) else str(query))
+        return await super().execute(query, params, **options)
+
+
+class Database:
+    """A bounded pool over one PostgreSQL.
+
+    Opening does not wait for the server: it may come later, go away and come back, and calls fail with
+    STORAGE_UNAVAILABLE in between.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database_url is None:
+            raise ValueError("a database needs settings.database_url")
+        self._pool = AsyncConnectionPool(
+            settings.database_url.get_secret_value(),
+            min_size=min(2, settings.db_pool_size),
+            max_size=settings.db_pool_size + settings.db_max_overflow,
+            timeout=CHECKOUT_TIMEOUT_SECONDS,
+            max_waiting=MAX_WAITING,
+            # A connection that died while idle is replaced at checkout instead of failing the next call.
+            check=AsyncConnectionPool.check_connection,
+            kwargs={
+                "application_name": "nimbus",
+                "options": f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s -c timezone=UTC",
+                "cursor_factory": _EchoCursor if settings.db_echo else psycopg.AsyncCursor,
+            },
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Start connecting in the background."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close every connection; calls that wait for one fail."""
+        await self._pool.close(timeout=5)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction, committed on a clean exit and rolled back on any exception.
+
+        Raises NimbusError with OVERLOADED where too many wait already, STORAGE_UNAVAILABLE where the database can't
+        be reached or is lost on the way, and DEADLINE_EXCEEDED where a statement runs too long.
+        """
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+        except TooManyRequests:
+            raise overloaded() from None
+        except psycopg.errors.QueryCanceled:
+            raise NimbusError(
+                Reason.DEADLINE_EXCEEDED, "The database took too long over this. Ask for less, or try again later."
+            ) from None
+        except (*GONE, PoolTimeout) as error:
+            log.warning("database unavailable", error=str(error).strip())
+            raise storage_unavailable() from error

@@ -1,0 +1,72 @@
+"""Monthly partitions of `events`, made ahead of time and when an event needs one."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from psycopg import sql
+
+from nimbus_server.postgres.database import Connection, Database
+
+# Any constant that no other program on the database uses for an advisory lock.
+ADVISORY_LOCK = 7_346_218_002
+MONTHS_AHEAD = 3
+
+
+def month_of(ts: datetime) -> datetime:
+    """First moment of the month of `ts`, in UTC."""
+    ts = ts.astimezone(UTC)
+    return datetime(ts.year, ts.month, 1, tzinfo=UTC)
+
+
+def next_month(month: datetime) -> datetime:
+    """First moment of the month after `month`."""
+    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+
+
+class Partitions:
+    """Knows which months have a partition, so that the common case asks nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: set[datetime] = set()
+
+    async def ensure(self, months: Iterable[datetime]) -> None:
+        """Make the partitions of `months` (as month_of gives them) that are not there yet.
+
+        Runs in a transaction of its own, before the one that inserts. Raises what Database.transaction does.
+        """
+        lacking = set(months) - self._known
+        if not lacking:
+            return
+        async with self._database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
+            for month in sorted(lacking):
+                await _create(connection, month)
+        self._known |= lacking
+
+    async def ensure_ahead(self, now: datetime) -> None:
+        """Make the partitions from the month of `now` on, MONTHS_AHEAD more."""
+        months = [month_of(now)]
+        for _ in range(MONTHS_AHEAD):
+            months.append(next_month(months[-1]))
+        await self.ensure(months)
+
+    def forget(self) -> None:
+        """Ask the database again next time: a partition was missing that should have been there."""
+        self._known.clear()
+
+
+async def _create(connection: Connection, month: datetime) -> None:
+    name = f"events_{month:%Y_%m}"
+    row = await (await connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))).fetchone()
+    if row is not None and row[0]:
+        return
+    # ATTACH takes a weaker lock on the parent than CREATE ... PARTITION OF: ingest goes on meanwhile.
+    await connection.execute(
+        sql.SQL("CREATE TABLE {} (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(sql.Identifier(name))
+    )
+    await connection.execute(
+        sql.SQL("ALTER TABLE events ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+            sql.Identifier(name), sql.Literal(month), sql.Literal(next_month(month))
+        )
+    )

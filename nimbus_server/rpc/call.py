@@ -1,0 +1,49 @@
+"""What is known of a call before anything is decided about it."""
+
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from grpc.aio import ServicerContext
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC.
+
+    `rest_method` and `rest_path` (with its query) are what a REST client sent, None for gRPC. `deadline_seconds` is
+    what the client gives from now on, None for no limit.
+    """
+
+    rpc: str
+    request_id: str
+    metadata: dict[str, str] = field(repr=False)
+    rest_method: str | None
+    rest_path: str | None
+    deadline_seconds: float | None
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether Envoy made this RPC from a JSON request."""
+        return self.rest_path is not None
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+def read_call(rpc: str, context: ServicerContext) -> Call:  # type: ignore[type-arg]  # generic in the stubs alone
+    """The call behind a context.
+
+    What Envoy sets is believed on the worker's private Unix socket alone: Envoy removes these headers from what comes
+    to it, and no one else reaches the socket.
+    """
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    from_edge = context.peer().startswith("unix:")
+    return Call(
+        rpc=rpc,
+        request_id=(from_edge and metadata.get("x-request-id")) or str(uuid.uuid4()),
+        metadata=metadata,
+        rest_method=metadata.get("x-envoy-original-method") if from_edge else None,
+        rest_path=metadata.get("x-envoy-original-path") if from_edge else None,
+        deadline_seconds=context.time_remaining(),
+    )

@@ -1,0 +1,55 @@
+"""Checks of single request fields, shared by the services."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nimbus_server.errors import Reason, field_error
+
+
+def uuid_field(name: str, value: str) -> UUID:
+    """The UUID in a required field. Raises NimbusError with FIELD_REQUIRED or FIELD_INVALID."""
+    if not value:
+        raise field_error(Reason.FIELD_REQUIRED, name, f"{name} is required.")
+    try:
+        return UUID(value)
+    except ValueError:
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} must be a UUID.") from None
+
+
+def text_field(name: str, value: str, length_max: int) -> str:
+    """The text in a required field, 1 to `length_max` characters, not blank, no NUL.
+
+    Raises NimbusError with FIELD_REQUIRED, FIELD_TOO_LONG or FIELD_INVALID.
+    """
+    if not value.strip():
+        raise field_error(Reason.FIELD_REQUIRED, name, f"{name} is required.")
+    if len(value) > length_max:
+        raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} must have at most {length_max} characters.")
+    if "\0" in value:
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} must not contain NUL.")
+    return value
+
+
+def filter_field(name: str, values: Sequence[str], length_max: int, count_max: int = 100) -> list[str]:
+    """The texts of an optional filter. Raises what text_field does, and FIELD_TOO_LONG for too many of them."""
+    if len(values) > count_max:
+        raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} may be given at most {count_max} times.")
+    return [text_field(name, value, length_max) for value in values]
+
+
+def int_field(name: str, value: int, lowest: int, highest: int) -> int:
+    """A number within its range. Raises NimbusError with FIELD_INVALID."""
+    if not lowest <= value <= highest:
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} must be from {lowest} to {highest}.")
+    return value
+
+
+def time_field(name: str, value: Timestamp) -> datetime:
+    """A moment in UTC. Raises NimbusError with FIELD_INVALID outside the years 1 to 9999."""
+    try:
+        return value.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} must be a time from the year 1 to 9999.") from None

@@ -1,0 +1,142 @@
+"""The chain that every call goes through: observe (request id, log, errors), then admit (parse, authenticate)."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+from grpc.aio import AbortError, ServicerContext
+from grpc_interceptor.server import AsyncServerInterceptor
+from nimbus.v1.access_pb2 import Access
+
+from nimbus_server.accounts.authenticator import Authenticator
+from nimbus_server.accounts.caller import Caller, current_caller
+from nimbus_server.accounts.signatures import SignedRequest
+from nimbus_server.accounts.tokens import TokenKind
+from nimbus_server.clock import Clock
+from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.rpc.call import Call, current_call, read_call
+from nimbus_server.rpc.registry import Rpc
+from nimbus_server.rpc.status import TABLE, status_of
+
+log = structlog.get_logger("nimbus.rpc")
+
+SIGNATURE_HEADERS = ("x-api-key-id", "x-api-timestamp", "x-api-signature")
+
+
+class ObserveInterceptor(AsyncServerInterceptor):
+    """Gives a call its id, logs how it ended, and turns exceptions into statuses: nothing internal gets out."""
+
+    def __init__(self, rpcs: Mapping[str, Rpc]) -> None:
+        self._rpcs = rpcs
+
+    async def intercept(
+        self, method: Callable[..., Any], request_or_iterator: Any, context: ServicerContext, method_name: str
+    ) -> Any:
+        if method_name not in self._rpcs:
+            return await super().intercept(method, request_or_iterator, context, method_name)
+        call = read_call(method_name, context)
+        current_call.set(call)
+        started = time.perf_counter()
+        context.set_trailing_metadata((("x-request-id", call.request_id),))
+        try:
+            response = await method(request_or_iterator, context)
+        except NimbusError as error:
+            await self._fail(error, call, started, context)
+        except asyncio.CancelledError:
+            _log(log.info, call, started, "CANCELLED", None)
+            raise
+        except Exception as error:
+            if isinstance(error, AbortError):
+                raise
+            log.exception("defect", rpc=call.rpc, request_id=call.request_id)
+            internal = NimbusError(
+                Reason.INTERNAL, "Something went wrong in Nimbus.", metadata={"request_id": call.request_id}
+            )
+            await self._fail(internal, call, started, context)
+        else:
+            _log(log.debug, call, started, "OK", None)
+            return response
+
+    async def _fail(self, error: NimbusError, call: Call, started: float, context: ServicerContext) -> None:
+        mapping = TABLE[error.reason]
+        _log(log.info, call, started, mapping.code.name, error.reason)
+        if error.retry_after_seconds is not None and call.is_rest:
+            await context.send_initial_metadata((("retry-after", str(math.ceil(error.retry_after_seconds))),))
+        trailing = (
+            ("x-request-id", call.request_id),
+            ("grpc-status-details-bin", status_of(error).SerializeToString()),
+        )
+        await context.abort(mapping.code, error.message, trailing)
+
+
+def _log(write: Callable[..., Any], call: Call, started: float, code: str, reason: Reason | None) -> None:
+    write(
+        "call",
+        rpc=call.rpc,
+        code=code,
+        reason=reason.value if reason else None,
+        rest=call.is_rest,
+        ms=round((time.perf_counter() - started) * 1000, 2),
+        request_id=call.request_id,
+    )
+
+
+class AdmitInterceptor(AsyncServerInterceptor):
+    """Parses the request and finds out who calls, as the RPC's access option asks.
+
+    Requests arrive as the bytes on the wire, because those are what a gRPC client signed.
+    """
+
+    def __init__(self, rpcs: Mapping[str, Rpc], authenticator: Authenticator, clock: Clock) -> None:
+        self._rpcs = rpcs
+        self._authenticator = authenticator
+        self._clock = clock
+
+    async def intercept(
+        self, method: Callable[..., Any], request_or_iterator: Any, context: ServicerContext, method_name: str
+    ) -> Any:
+        rpc = self._rpcs.get(method_name)
+        if rpc is None:
+            return await super().intercept(method, request_or_iterator, context, method_name)
+        call = current_call.get()
+        try:
+            request = rpc.request_class.FromString(request_or_iterator)
+        except DecodeError:
+            name = rpc.request_class.DESCRIPTOR.full_name
+            raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The request is not a valid {name} message.") from None
+        if rpc.access != Access.ACCESS_PUBLIC:
+            current_caller.set(await self._authenticate(rpc, call, request_or_iterator, request))
+        return await method(request, context)
+
+    async def _authenticate(self, rpc: Rpc, call: Call, raw: bytes, request: Message) -> Caller:
+        if rpc.access == Access.ACCESS_PROJECT and any(h in call.metadata for h in SIGNATURE_HEADERS):
+            return await self._authenticator.machine(_signed_request(call, raw, request), self._clock())
+        scheme, _, token = call.metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise NimbusError(Reason.CREDENTIALS_MISSING, _what_is_needed(rpc))
+        kind = TokenKind.REFRESH if rpc.access == Access.ACCESS_REFRESH else TokenKind.ACCESS
+        return await self._authenticator.person(token.strip(), kind)
+
+
+def _signed_request(call: Call, raw: bytes, request: Message) -> SignedRequest:
+    lacking = [name for name in SIGNATURE_HEADERS if not call.metadata.get(name)]
+    if lacking:
+        raise NimbusError(Reason.CREDENTIALS_MISSING, f"A signed request also needs {' and '.join(lacking)}.")
+    key_id, timestamp, signature = (call.metadata[name] for name in SIGNATURE_HEADERS)
+    if call.rest_path is None:
+        return SignedRequest(key_id, timestamp, signature, "POST", call.rpc, raw)
+    # Of the RPCs that a machine may call only the one with an HttpBody has a body over REST.
+    body: bytes = request.http_body.data if "http_body" in request.DESCRIPTOR.fields_by_name else b""  # type: ignore[attr-defined]
+    return SignedRequest(key_id, timestamp, signature, call.rest_method or "POST", call.rest_path, body)
+
+
+def _what_is_needed(rpc: Rpc) -> str:
+    if rpc.access == Access.ACCESS_REFRESH:
+        return "This call needs `authorization: Bearer` with a refresh token."
+    if rpc.access == Access.ACCESS_PROJECT:
+        return f"This call needs a signature in {', '.join(SIGNATURE_HEADERS)}, or `authorization: Bearer` with an access token."
+    return "This call needs `authorization: Bearer` with an access token. Log in to get one."

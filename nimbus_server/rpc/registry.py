@@ -1,0 +1,63 @@
+"""The RPCs of a service, as its proto declares them."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc.aio import ServicerContext
+from nimbus.v1 import access_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One RPC: `name` is its full name as on the wire (`/nimbus.v1.EventService/IngestEvents`)."""
+
+    name: str
+    access: int
+    request_class: type[Message]
+
+
+def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
+    """The RPCs of a service by full name.
+
+    Raises ValueError for one whose proto does not say who may call it.
+    """
+    found = {}
+    for method in service.methods:
+        access = method.GetOptions().Extensions[access_pb2.access]
+        if access == access_pb2.ACCESS_UNSPECIFIED:
+            raise ValueError(f"{method.full_name} has no (nimbus.v1.access) option")
+        rpc = Rpc(_wire_name(method), access, GetMessageClass(method.input_type))
+        found[rpc.name] = rpc
+    return found
+
+
+def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+    """Handlers that call the servicer's method of each RPC's name with the parsed request.
+
+    There is no deserializer: the interceptors get the bytes on the wire, check the signature over them and parse.
+    """
+    handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            _without_context(getattr(servicer, method.name)),  # type: ignore[arg-type]  # the stubs know no asyncio
+            request_deserializer=None,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _without_context(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, ServicerContext], Awaitable[Message]]:  # type: ignore[type-arg]
+    async def handle(request: Any, _context: ServicerContext) -> Message:  # type: ignore[type-arg]
+        return await method(request)
+
+    return handle
+
+
+def _wire_name(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"

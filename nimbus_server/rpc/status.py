@@ -1,0 +1,87 @@
+"""The one table from reason to gRPC status, and errors as google.rpc.Status.
+
+The HTTP status follows from the gRPC code at the edge (google/rpc/code.proto); the table says it for people and for
+the test that walks it.
+"""
+
+from dataclasses import dataclass
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from nimbus_server.errors import NimbusError, Reason
+
+DOMAIN = "nimbus"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """What a reason becomes. `http` is None for the reasons that only single events carry."""
+
+    code: StatusCode
+    http: int | None
+
+
+INVALID = Mapping(StatusCode.INVALID_ARGUMENT, 400)
+PER_EVENT = Mapping(StatusCode.INVALID_ARGUMENT, None)
+UNAUTHENTICATED = Mapping(StatusCode.UNAUTHENTICATED, 401)
+DENIED = Mapping(StatusCode.PERMISSION_DENIED, 403)
+
+TABLE: dict[Reason, Mapping] = {
+    Reason.FIELD_INVALID: INVALID,
+    Reason.FIELD_REQUIRED: INVALID,
+    Reason.FIELD_TOO_LONG: INVALID,
+    Reason.FIELD_UNKNOWN: INVALID,
+    Reason.REQUEST_UNPARSABLE: INVALID,
+    Reason.PASSWORD_WEAK: INVALID,
+    Reason.BATCH_EMPTY: INVALID,
+    Reason.BATCH_TOO_LARGE: INVALID,
+    Reason.TS_OUT_OF_RANGE: PER_EVENT,
+    Reason.PROPS_TOO_DEEP: PER_EVENT,
+    Reason.CREDENTIALS_MISSING: UNAUTHENTICATED,
+    Reason.TOKEN_INVALID: UNAUTHENTICATED,
+    Reason.TOKEN_EXPIRED: UNAUTHENTICATED,
+    Reason.SESSION_ENDED: UNAUTHENTICATED,
+    Reason.LOGIN_FAILED: UNAUTHENTICATED,
+    Reason.API_KEY_UNKNOWN: UNAUTHENTICATED,
+    Reason.SIGNATURE_STALE: UNAUTHENTICATED,
+    Reason.SIGNATURE_MISMATCH: DENIED,
+    Reason.PROJECT_MISMATCH: DENIED,
+    Reason.PROJECT_NOT_FOUND: Mapping(StatusCode.NOT_FOUND, 404),
+    Reason.ROUTE_NOT_FOUND: Mapping(StatusCode.NOT_FOUND, 404),
+    Reason.EMAIL_TAKEN: Mapping(StatusCode.ALREADY_EXISTS, 409),
+    Reason.BODY_TOO_LARGE: Mapping(StatusCode.RESOURCE_EXHAUSTED, 413),
+    Reason.RATE_LIMITED: Mapping(StatusCode.RESOURCE_EXHAUSTED, 429),
+    Reason.OVERLOADED: Mapping(StatusCode.RESOURCE_EXHAUSTED, 429),
+    Reason.STORAGE_UNAVAILABLE: Mapping(StatusCode.UNAVAILABLE, 503),
+    Reason.WORKER_UNAVAILABLE: Mapping(StatusCode.UNAVAILABLE, 503),
+    Reason.DEADLINE_EXCEEDED: Mapping(StatusCode.DEADLINE_EXCEEDED, 504),
+    Reason.INTERNAL: Mapping(StatusCode.INTERNAL, 500),
+}
+
+
+def status_of(error: NimbusError) -> Status:
+    """The error with its details: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    details: list[Message] = [ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata)]
+    if error.violations:
+        details.append(
+            BadRequest(
+                field_violations=[
+                    BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations
+                ]
+            )
+        )
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
+        details.append(RetryInfo(retry_delay=delay))
+    status = Status(code=TABLE[error.reason].code.value[0], message=error.message)
+    for detail in details:
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
