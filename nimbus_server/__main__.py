@@ -1,3 +1,5 @@
+"""`python -m nimbus_server` is the `nimbus` command."""
+
 from nimbus_server.cli import app
 
 app()

@@ -4,7 +4,7 @@ import asyncio
 import secrets as random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from cryptography.fernet import Fernet
@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from nimbus_server import __version__, settings as settings_module
+from nimbus_server import __version__
+from nimbus_server import settings as settings_module
 from nimbus_server.errors import StartupError
 from nimbus_server.settings import PREFIX, Settings
 
@@ -26,10 +27,14 @@ envoy_app = typer.Typer(help="The edge that serves REST.", no_args_is_help=True)
 app.add_typer(envoy_app, name="envoy")
 
 T = TypeVar("T")
-DataDir = Annotated[Optional[Path], typer.Option(help="Where the database, secrets and logs are kept.", show_default=".nimbus")]
-Bind = Annotated[Optional[str], typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
-HttpPort = Annotated[Optional[int], typer.Option(help="REST, gRPC, gRPC-web and /docs; 0 for a free one.", show_default="8000")]
-GrpcPort = Annotated[Optional[int], typer.Option(help="Native gRPC; 0 for a free one.", show_default="50051")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where the database, secrets and logs are kept.", show_default=".nimbus")
+]
+Bind = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+HttpPort = Annotated[
+    int | None, typer.Option(help="REST, gRPC, gRPC-web and /docs; 0 for a free one.", show_default="8000")
+]
+GrpcPort = Annotated[int | None, typer.Option(help="Native gRPC; 0 for a free one.", show_default="50051")]
 
 
 @app.command()
@@ -37,7 +42,7 @@ def up(
     http_port: HttpPort = None,
     grpc_port: GrpcPort = None,
     data_dir: DataDir = None,
-    workers: Annotated[Optional[int], typer.Option(help="Worker processes.", show_default="one a core")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one a core")] = None,
     bind_address: Bind = None,
 ) -> None:
     """Run everything on this machine: PostgreSQL, workers and Envoy. Ctrl-C stops it."""
@@ -51,8 +56,8 @@ def up(
 
 @app.command()
 def serve(
-    socket: Annotated[Optional[Path], typer.Option(help="Unix socket for Envoy; keep its folder private.")] = None,
-    grpc_port: Annotated[Optional[int], typer.Option(help="Port for native gRPC; left out, only the socket.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="Unix socket for Envoy; keep its folder private.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for native gRPC; left out, only the socket.")] = None,
     bind_address: Bind = None,
 ) -> None:
     """Run one server alone, for a container with Envoy beside it. SIGTERM drains it."""
@@ -92,7 +97,9 @@ def migrate(
 
 @app.command()
 def config(
-    new_secrets: Annotated[bool, typer.Option("--new-secrets", help="Print fresh random secrets and nothing else.")] = False,
+    new_secrets: Annotated[
+        bool, typer.Option("--new-secrets", help="Print fresh random secrets and nothing else.")
+    ] = False,
 ) -> None:
     """Show the settings in force, secrets masked."""
     if new_secrets:

@@ -93,7 +93,11 @@ class Settings(BaseSettings):
     def _list(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return orjson.loads(value) if value.lstrip().startswith("[") else [v.strip() for v in value.split(",") if v.strip()]
+        return (
+            orjson.loads(value)
+            if value.lstrip().startswith("[")
+            else [v.strip() for v in value.split(",") if v.strip()]
+        )
 
     @property
     def production(self) -> bool:

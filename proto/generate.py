@@ -47,7 +47,7 @@ def write(scratch: Path) -> int:
     """Bring gen/ up to date. Touches only the files that change."""
     generate(scratch)
     for how, name in differences(scratch, GEN):
-        print(f"{how:8} {name}")  # noqa: T201
+        print(f"{how:8} {name}")
         if how == "extra":
             (GEN / name).unlink()
         else:
@@ -160,7 +160,7 @@ def files(folder: Path) -> set[Path]:
 
 def fail(message: str) -> int:
     """Say what is wrong and what to do; returns the exit status."""
-    print(message, file=sys.stderr)  # noqa: T201
+    print(message, file=sys.stderr)
     return 1
 
 

@@ -1,0 +1,1 @@
+"""People, their sessions, API keys and signatures: who makes a call."""

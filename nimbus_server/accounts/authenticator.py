@@ -6,9 +6,9 @@ from nimbus_server.accounts import signatures
 from nimbus_server.accounts.api_keys import SecretBox, is_well_formed
 from nimbus_server.accounts.caller import Machine, Person
 from nimbus_server.accounts.signatures import SignedRequest
+from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import TokenKind, Tokens
 from nimbus_server.errors import NimbusError, Reason
-from nimbus_server.accounts.store import AccountStore
 
 
 class Authenticator:
@@ -38,9 +38,7 @@ class Authenticator:
         key = await self._store.api_key(request.key_id) if is_well_formed(request.key_id) else None
         secret = self._secrets.open(key.secret_encrypted) if key else None
         if key is None or secret is None:
-            raise NimbusError(
-                Reason.API_KEY_UNKNOWN, "There is no such API key. It may be mistyped, or rotated away."
-            )
+            raise NimbusError(Reason.API_KEY_UNKNOWN, "There is no such API key. It may be mistyped, or rotated away.")
         signatures.verify(request, secret)
         return Machine(key.project_id, request.key_id, at, signatures.signature_of(request, secret))
 

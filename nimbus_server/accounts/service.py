@@ -3,14 +3,15 @@
 from uuid import UUID, uuid4
 
 from email_validator import EmailNotValidError, validate_email
-from nimbus.v1 import auth_service_pb2 as pb
 
+from nimbus.v1 import auth_service_pb2 as pb
 from nimbus_server.accounts.authenticator import session_ended
 from nimbus_server.accounts.caller import person
 from nimbus_server.accounts.passwords import Passwords, check_strength
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import TokenPair, Tokens
 from nimbus_server.errors import NimbusError, Reason, field_error
+from nimbus_server.rpc.fields import timestamp
 
 EMAIL_LENGTH_MAX = 254
 TOKEN_TYPE = "bearer"
@@ -79,7 +80,7 @@ class AuthService:
         user = await self._store.user(person().user_id)
         if user is None:
             raise session_ended()
-        return pb.GetMeResponse(id=str(user.id), email=user.email, created_at=user.created_at)
+        return pb.GetMeResponse(id=str(user.id), email=user.email, created_at=timestamp(user.created_at))
 
     async def _start_session(self, user_id: UUID) -> TokenPair:
         session_id = uuid4()

@@ -47,7 +47,9 @@ class AccountStore:
 
     async def user_by_email(self, email: str) -> User | None:
         """The user with this address, in any case."""
-        return await self._user("SELECT id, email, password_hash, created_at FROM users WHERE lower(email) = lower(%s)", email)
+        return await self._user(
+            "SELECT id, email, password_hash, created_at FROM users WHERE lower(email) = lower(%s)", email
+        )
 
     async def user(self, user_id: UUID) -> User | None:
         """The user with this id."""
@@ -95,8 +97,10 @@ class AccountStore:
             return await cursor.fetchone() is not None
 
     async def api_key(self, key_id: str) -> StoredKey | None:
-        """The key with this id, unless it was rotated away. Asked for each call, so that a rotated key is dead at
-        once in every worker."""
+        """The key with this id, unless it was rotated away.
+
+        Asked for each call, so that a rotated key is dead at once in every worker.
+        """
         async with (
             self._database.transaction() as connection,
             connection.cursor(row_factory=class_row(StoredKey)) as cursor,

@@ -1,0 +1,1 @@
+"""The log over gRPC, and reading it back."""

@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from google.protobuf.struct_pb2 import Struct
-from nimbus.v1 import event_service_pb2 as pb
 
+from nimbus.v1 import event_service_pb2 as pb
 from nimbus_server.accounts.caller import Caller, Machine, caller
 from nimbus_server.clock import Clock
 from nimbus_server.errors import Reason, field_error
@@ -15,7 +15,7 @@ from nimbus_server.ingest.pipeline import Ingest
 from nimbus_server.ingest.props import encode_props, parse_props
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.rpc.call import current_call
-from nimbus_server.rpc.fields import filter_field, int_field, text_field, time_field, uuid_field
+from nimbus_server.rpc.fields import filter_field, int_field, text_field, time_field, timestamp, uuid_field
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
@@ -37,7 +37,9 @@ class EventService:
         if call.is_rest:
             project_id, json_events = parse_json(request.http_body.data)
         elif request.HasField("http_body"):
-            raise field_error(Reason.FIELD_INVALID, "http_body", "http_body is for the REST gateway: send events instead.")
+            raise field_error(
+                Reason.FIELD_INVALID, "http_body", "http_body is for the REST gateway: send events instead."
+            )
         else:
             project_id, json_events = request.project_id, None
         project = uuid_field("project_id", project_id)
@@ -101,7 +103,9 @@ def _props_filter(text: str) -> dict[str, object] | None:
         props = parse_props(encoded)
         encode_props(props)
     except EventRefusedError:
-        raise field_error(Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have.") from None
+        raise field_error(
+            Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have."
+        ) from None
     return props
 
 
@@ -112,7 +116,9 @@ def _cursor(request: pb.ListEventsRequest) -> Cursor | None:
         missing = "after_id" if request.HasField("after_ts") else "after_ts"
         raise field_error(Reason.FIELD_REQUIRED, missing, "after_ts and after_id go together.")
     if request.HasField("offset"):
-        raise field_error(Reason.FIELD_INVALID, "offset", "offset does not go with after_ts and after_id: use one or the other.")
+        raise field_error(
+            Reason.FIELD_INVALID, "offset", "offset does not go with after_ts and after_id: use one or the other."
+        )
     return Cursor(time_field("after_ts", request.after_ts), uuid_field("after_id", request.after_id))
 
 
@@ -124,9 +130,9 @@ def _message(event: LoggedEvent) -> pb.StoredEvent:
         project_id=str(event.project_id),
         seq=event.seq,
         name=event.name,
-        ts=event.ts,
+        ts=timestamp(event.ts),
         props=props,
         user_id=event.user_id,
         idempotency_key=event.idempotency_key,
-        received_at=event.received_at,
+        received_at=timestamp(event.received_at),
     )

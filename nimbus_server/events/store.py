@@ -57,7 +57,9 @@ class EventReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def page(self, which: EventFilter, limit: int, offset: int = 0, after: Cursor | None = None) -> list[LoggedEvent]:
+    async def page(
+        self, which: EventFilter, limit: int, offset: int = 0, after: Cursor | None = None
+    ) -> list[LoggedEvent]:
         """Up to `limit` events, by falling (ts, id)."""
         where, values = _where(which)
         if after:

@@ -3,7 +3,6 @@
 import time
 
 from nimbus.v1 import health_service_pb2 as pb
-
 from nimbus_server import __version__
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.health.store import HealthStore

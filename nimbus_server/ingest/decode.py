@@ -72,7 +72,9 @@ def parse_json(body: bytes) -> tuple[str, list[Any]]:
         raise NimbusError(Reason.REQUEST_UNPARSABLE, "The body must be a JSON object with project_id and events.")
     unknown = sorted(request.keys() - REQUEST_FIELDS)
     if unknown:
-        raise field_error(Reason.FIELD_UNKNOWN, unknown[0][:100], "A request has the fields project_id and events only.")
+        raise field_error(
+            Reason.FIELD_UNKNOWN, unknown[0][:100], "A request has the fields project_id and events only."
+        )
     project_id, events = request.get("project_id"), request.get("events")
     if not isinstance(project_id, str | None):
         raise field_error(Reason.FIELD_INVALID, "project_id", "project_id must be a string.")
@@ -152,10 +154,11 @@ def _check_text(field: str, value: str | None, length_max: int) -> None:
 
 def _proto_fields(event: Any) -> _Fields:
     kind = event.WhichOneof("properties")
+    props: dict[str, Any] | None = None
     if kind == "props_json":
         props = parse_props(event.props_json)
-    else:
-        props = struct_to_dict(event.props) if kind == "props" else None
+    elif kind == "props":
+        props = struct_to_dict(event.props)
     ts = None
     if event.HasField("ts"):
         try:

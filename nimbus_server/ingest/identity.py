@@ -26,7 +26,9 @@ def signed(signature: str, index: int) -> UUID:
 def fresh(at: datetime) -> UUID:
     """An identity that nothing else has, ordered by time."""
     milliseconds = int(at.timestamp() * 1000)
-    return UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62))
+    return UUID(
+        int=(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    )
 
 
 def _uuid8(material: bytes) -> UUID:

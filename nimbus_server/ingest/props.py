@@ -38,8 +38,10 @@ def parse_props(encoded: bytes) -> dict[str, Any]:
 
 
 def struct_to_dict(struct: Any) -> dict[str, Any]:
-    """A google.protobuf.Struct as a dict, with whole numbers as int. Walked by hand: json_format takes ten times as
-    long."""
+    """A google.protobuf.Struct as a dict, with whole numbers as int.
+
+    Walked by hand: json_format takes ten times as long.
+    """
     return {key: _plain(value) for key, value in struct.fields.items()}
 
 

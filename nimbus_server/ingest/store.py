@@ -93,7 +93,5 @@ async def _settle_keys(connection: Connection, project_id: UUID, events: Sequenc
         return events
     keys = {"project_id": project_id, "ids": [e.id for e in floating], "tss": [e.ts for e in floating]}
     await connection.execute(REMEMBER_KEYS, keys)
-    first_ts = dict(await (await connection.execute(RECALL_KEYS, keys)).fetchall())
-    return [
-        replace(e, ts=first_ts[e.id]) if e.ts_is_default and e.idempotency_key is not None else e for e in events
-    ]
+    first_ts: dict[UUID, datetime] = dict(await (await connection.execute(RECALL_KEYS, keys)).fetchall())
+    return [replace(e, ts=first_ts[e.id]) if e.ts_is_default and e.idempotency_key is not None else e for e in events]

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.text import Text
@@ -14,7 +15,7 @@ class _Terminal(RichConsole):
     def on_broken_pipe(self) -> None:
         # Whoever read our lines has gone; that is no reason to stop serving.
         self.quiet = True
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open for as long as the process
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open as long as the process lives
 
 
 class Step:

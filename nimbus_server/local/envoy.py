@@ -27,15 +27,40 @@ class LocalReply:
 
 
 LOCAL_REPLIES = (
-    LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "%LOCAL_REPLY_BODY%"),
+    LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "The request can't be read. %LOCAL_REPLY_BODY%"),
     LocalReply(404, 5, Reason.ROUTE_NOT_FOUND, "This API has no such route. /docs lists them."),
     LocalReply(408, 3, Reason.REQUEST_UNPARSABLE, "The request did not arrive whole in time."),
-    LocalReply(413, 8, Reason.BODY_TOO_LARGE, f"The body is larger than {BODY_BYTES_MAX} bytes. Send fewer events a request."),
+    LocalReply(
+        413, 8, Reason.BODY_TOO_LARGE, f"The body is larger than {BODY_BYTES_MAX} bytes. Send fewer events a request."
+    ),
     LocalReply(415, 3, Reason.REQUEST_UNPARSABLE, "The body must be application/json."),
-    LocalReply(429, 8, Reason.RATE_LIMITED, "Too many requests from this address. Wait a minute, or send more events a request.", 60),
-    LocalReply(502, 14, Reason.WORKER_UNAVAILABLE, "The worker went away during the call. Retry: a repeated ingest request stores nothing twice.", 1),
-    LocalReply(503, 14, Reason.WORKER_UNAVAILABLE, "No worker can take the call right now. Retry: a repeated ingest request stores nothing twice.", 1),
-    LocalReply(504, 4, Reason.DEADLINE_EXCEEDED, "The call took longer than it was given. Retry: a repeated ingest request stores nothing twice."),
+    LocalReply(
+        429,
+        8,
+        Reason.RATE_LIMITED,
+        "Too many requests from this address. Wait a minute, or send more events a request.",
+        60,
+    ),
+    LocalReply(
+        502,
+        14,
+        Reason.WORKER_UNAVAILABLE,
+        "The worker went away during the call. Retry: a repeated ingest request stores nothing twice.",
+        1,
+    ),
+    LocalReply(
+        503,
+        14,
+        Reason.WORKER_UNAVAILABLE,
+        "No worker can take the call right now. Retry: a repeated ingest request stores nothing twice.",
+        1,
+    ),
+    LocalReply(
+        504,
+        4,
+        Reason.DEADLINE_EXCEEDED,
+        "The call took longer than it was given. Retry: a repeated ingest request stores nothing twice.",
+    ),
 )
 
 
@@ -44,7 +69,12 @@ def render(settings: Settings, sockets: Sequence[Path], admin_socket: Path) -> s
 
     Raises StartupError where a part of the installation is missing.
     """
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    # YAML, not HTML: values go through `tojson`.
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701
+        keep_trailing_newline=True,
+    )
     swagger = _swagger_ui()
     return environment.from_string(_part("envoy.yaml.j2").read_text(encoding="utf-8")).render(
         admin_socket=str(admin_socket.absolute()),

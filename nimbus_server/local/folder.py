@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,13 @@ class DataFolder:
 
     @property
     def postgres(self) -> Path:
-        """The database and its socket."""
+        """The home of PostgreSQL: its database and its socket."""
         return self.root / "postgres"
+
+    @property
+    def database(self) -> Path:
+        """The database cluster."""
+        return self.postgres / "data"
 
     @property
     def logs(self) -> Path:
@@ -105,11 +111,12 @@ def lock(folder: DataFolder) -> int:
     return descriptor
 
 
-async def leash(folder: DataFolder, patience_seconds: float, console: Console) -> int:
+async def leash(folder: DataFolder, patience_seconds: float, end_orphans: Callable[[], None], console: Console) -> int:
     """Wait until every process of an earlier Nimbus on this folder has ended, and return the descriptor that shows it.
 
     Every child inherits the descriptor, so the kernel keeps its lock while any of them lives: after a supervisor was
     killed, the next one neither meets a worker that still drains nor a PostgreSQL that still writes its checkpoint.
+    `end_orphans` ends those that would not end by themselves.
     Raises StartupError where they have not ended after `patience_seconds`.
     """
     descriptor = _open_lock(folder, "children.lock")
@@ -124,7 +131,8 @@ async def leash(folder: DataFolder, patience_seconds: float, console: Console) -
                     f"Processes of an earlier Nimbus still use the data folder {folder.root}. "
                     "Wait until they have ended, or end them."
                 )
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(end_orphans)
+            await asyncio.sleep(0.1)
         step.done = "The processes of an earlier Nimbus have ended"
     return descriptor
 

@@ -59,7 +59,7 @@ def _write(path: Path, content: dict[str, str]) -> None:
     new = path.with_suffix(".new")
     try:
         new.unlink(missing_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(json.dumps(content, indent=2).encode())
             file.flush()
             os.fsync(file.fileno())

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from urllib.parse import quote
@@ -14,12 +15,11 @@ from nimbus_server.errors import StartupError
 from nimbus_server.local.console import Console
 from nimbus_server.local.folder import DataFolder, sync_folder
 from nimbus_server.local.postgres_account import account_for, give, let_read, let_through
-from nimbus_server.local.programs import Probe, Program, run_to_end
+from nimbus_server.local.postgres_orphans import cluster_name, end_orphans, forget_stranger, status
+from nimbus_server.local.programs import Account, Probe, Program, run_to_end
 
 USER = DATABASE = "nimbus"
 PORT = 5432
-# What PostgreSQL answers while it starts, recovers from a crash or shuts down.
-_COMING = ("starting up", "not yet accepting connections", "recovery mode", "shutting down")
 _CONNECT_SECONDS_MAX = 5
 
 _INITDB = (
@@ -44,7 +44,7 @@ class Postgres:
         """`connections` is how many clients it must be able to serve at once."""
         self._folder = folder
         self._home = folder.postgres
-        self._data = folder.postgres / "data"
+        self._data = folder.database
         self._log = folder.log("postgres")
         self._connections = connections
         self._console = console
@@ -65,7 +65,7 @@ class Postgres:
             self._home.mkdir(mode=0o700, exist_ok=True)
             self._home.chmod(0o700)
             if self._account is not None:
-                self._open_for_account()
+                self._open_for(self._account)
             version = await self._version()
             major = version.partition(".")[0]
             if not (self._data / "PG_VERSION").exists():
@@ -79,7 +79,8 @@ class Postgres:
                 f"Start the Nimbus that wrote it, dump it with the pg_dump of PostgreSQL {found}, and restore the dump "
                 "into a new --data-dir."
             )
-        self._forget_strangers_pid()
+        for lock_file in (self._data / "postmaster.pid", self._home / f".s.PGSQL.{PORT}.lock"):
+            forget_stranger(lock_file)
         return version
 
     def program(self) -> Program:
@@ -102,7 +103,7 @@ class Postgres:
             "lc_messages": "C",
             "logging_collector": "off",
             "log_line_prefix": "%m [%p] ",
-            "cluster_name": "nimbus",
+            "cluster_name": cluster_name(self._data),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return Program(
@@ -114,6 +115,7 @@ class Postgres:
             # Fast shutdown rolls back what is under way and writes a checkpoint; immediate leaves that to recovery.
             stop=((Signals.SIGINT, 30), (Signals.SIGQUIT, 10), (Signals.SIGKILL, 5)),
             account=self._account,
+            clear=partial(end_orphans, self._data),
         )
 
     async def ensure_database(self) -> None:
@@ -127,17 +129,23 @@ class Postgres:
             raise StartupError(f"The database can't be made: {error}. Its log is {self._log}.") from None
 
     async def _probe(self) -> Probe:
-        try:
-            async with await psycopg.AsyncConnection.connect(
-                self.dsn("postgres"), connect_timeout=_CONNECT_SECONDS_MAX
-            ) as connection:
-                await connection.execute("SELECT 1")
-        except psycopg.Error as error:
-            return Probe.COMING if any(phrase in str(error) for phrase in _COMING) else Probe.SILENT
-        return Probe.READY
+        # Asking the lock file first spares the log a FATAL line for each connection that comes too early.
+        match status(self._data):
+            case "starting":
+                return Probe.COMING
+            case "ready":
+                try:
+                    async with await psycopg.AsyncConnection.connect(
+                        self.dsn("postgres"), connect_timeout=_CONNECT_SECONDS_MAX
+                    ) as connection:
+                        await connection.execute("SELECT 1")
+                except psycopg.Error:
+                    return Probe.SILENT
+                return Probe.READY
+            case _:
+                return Probe.SILENT
 
-    def _open_for_account(self) -> None:
-        assert self._account is not None
+    def _open_for(self, account: Account) -> None:
         opened = [f for f in let_through(self._home) if f != self._folder.root] + let_through(self._installed)
         if opened:
             self._console.warn(
@@ -148,7 +156,7 @@ class Postgres:
         for tree in (self._installed, libraries):
             if let_read(tree):
                 self._console.warn(f"So that the user of PostgreSQL can run it, every user may now read {tree}")
-        give(self._home, self._account)
+        give(self._home, account)
 
     async def _version(self) -> str:
         status, said = await self._run([str(self._installed / "bin" / "postgres"), "--version"])
@@ -179,19 +187,6 @@ class Postgres:
 
     async def _run(self, command: Sequence[str]) -> tuple[int, str]:
         return await run_to_end(command, leash=self._leash, environment=_environment(), account=self._account)
-
-    def _forget_strangers_pid(self) -> None:
-        """Remove a lock file of PostgreSQL whose process is long gone and its number given to another program.
-
-        PostgreSQL would take that for a server on the same data and refuse to start for as long as the other one lives.
-        """
-        for path in (self._data / "postmaster.pid", self._home / f".s.PGSQL.{PORT}.lock"):
-            try:
-                pid = abs(int(path.read_text().split()[0]))
-                if Path(f"/proc/{pid}/comm").read_text().strip() != "postgres":
-                    path.unlink()
-            except (OSError, ValueError, IndexError):
-                continue
 
 
 def _environment() -> dict[str, str]:

@@ -31,7 +31,7 @@ def give(tree: Path, account: Account) -> None:
     if tree.stat().st_uid == account.uid:
         return
     for folder, _, files in os.walk(tree):
-        for path in (folder, *(os.path.join(folder, name) for name in files)):
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 

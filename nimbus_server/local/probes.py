@@ -18,8 +18,6 @@ _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 async def worker(path: Path) -> Probe:
     """Whether the worker on this socket says that it serves."""
-    if not path.exists():
-        return Probe.SILENT
     async with grpc.aio.insecure_channel(f"unix:{quote(str(path))}", options=_OWN_CONNECTION) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",

@@ -12,7 +12,7 @@ from nimbus_server.local.console import Console
 from nimbus_server.local.programs import Probe, Program, spawn
 
 # A program that has never served yet is given up after so many attempts, or so long without a sign of life.
-FIRST_ATTEMPTS = 5
+FIRST_ATTEMPTS = 3
 READY_SECONDS_MAX = 60.0
 PROBE_SECONDS_MIN, PROBE_SECONDS_MAX = 0.02, 0.5
 
@@ -30,6 +30,14 @@ class Backoff:
         return pause
 
 
+def how_it_ended(status: int) -> str:
+    """What an exit status says, in words that follow a name."""
+    if status >= 0:
+        return f"ended with status {status}"
+    names = {signal.value: signal.name for signal in Signals}
+    return f"was killed by {names.get(-status, f'signal {-status}')}"
+
+
 class Child:
     """A program that is kept running from `start` to `stop`."""
 
@@ -38,6 +46,7 @@ class Child:
         self._console = console
         self._leash = leash
         self._process: asyncio.subprocess.Process | None = None
+        self._ended_at = 0.0
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -81,7 +90,7 @@ class Child:
 
     async def _keep_running(self) -> None:
         backoff = Backoff()
-        attempts = 0
+        attempts, said_before = 0, ""
         while True:
             started = time.monotonic()
             since = logs.size(self.program.log)
@@ -89,16 +98,18 @@ class Child:
             if self._stopping.is_set():
                 return
             attempts += 1
-            words = logs.last_words(self.program.log, since)
+            # One that was killed from outside had no time for words; what it said last has nothing to do with it.
+            words = "" if ended.endswith(("SIGKILL", "SIGTERM", "SIGINT")) else logs.last_words(self.program.log, since)
             if attempts >= FIRST_ATTEMPTS and not self._first_ready.done():
                 self._fail(f"{self.program.name} can't be started: it {ended}.", words)
                 return
-            pause = backoff.pause_after(time.monotonic() - started)
+            self._ended_at = time.monotonic()
+            pause = backoff.pause_after(self._ended_at - started)
             again = f"again in {pause:.1f} s" if pause else "again now"
-            self._console.warn(
-                f"{self.program.name} {ended}; starting it {again}. Log: {self.program.log}"
-                + (f"\n  Its last words: {words}" if words else "")
-            )
+            self._console.warn(f"{self.program.name} {ended}; starting it {again}. Log: {self.program.log}")
+            if words and words != said_before:
+                self._console.warn(f"  Its last words: {words}")
+            said_before = words
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
                 return
@@ -106,8 +117,7 @@ class Child:
     async def _run(self) -> str:
         """Run it once, and say how it ended."""
         try:
-            for socket in self.program.sockets:
-                socket.unlink(missing_ok=True)
+            await asyncio.to_thread(self.program.clear)
             log = logs.open_log(self.program.log)
             try:
                 self._process = process = await spawn(
@@ -130,13 +140,13 @@ class Child:
             status = await process.wait()
         finally:
             watch.cancel()
-        return f"was killed by {Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return how_it_ended(status)
 
     async def _watch_until_ready(self) -> None:
-        started = sign_of_life = time.monotonic()
+        sign_of_life = time.monotonic()
         pause = PROBE_SECONDS_MIN
         since = logs.size(self.program.log)
-        while (answer := await self.program.probe()) is not Probe.READY:
+        while (answer := await self._ask()) is not Probe.READY:
             if answer is Probe.COMING:
                 sign_of_life = time.monotonic()
             elif time.monotonic() - sign_of_life > READY_SECONDS_MAX and not self._first_ready.done():
@@ -148,10 +158,17 @@ class Child:
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, PROBE_SECONDS_MAX)
         if self._first_ready.done():
-            self._console.line(f"{self.program.name} is back ({time.monotonic() - started:.1f} s).")
+            self._console.line(f"{self.program.name} is back after {time.monotonic() - self._ended_at:.1f} s.")
         else:
             self._first_ready.set_result(None)
 
+    async def _ask(self) -> Probe:
+        try:
+            return await self.program.probe()
+        except Exception as error:  # noqa: BLE001  # else it would look like a program that never gets ready
+            self._console.warn(f"{self.program.name} can't be asked whether it serves: {error!r}")
+            return Probe.SILENT
+
     def _fail(self, what: str, words: str) -> None:
-        said = f" It said: {words}" if words else ""
+        said = f" It said: {words.rstrip('.')}." if words else ""
         self._first_ready.set_exception(StartupError(f"{what}{said} Its log is {self.program.log}."))

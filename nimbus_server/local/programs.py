@@ -38,8 +38,8 @@ class Program:
     # Signals and the seconds that each gets to work before the next. The first is also what an orphan gets.
     stop: Sequence[tuple[Signals, float]]
     account: Account | None = None
-    # Left behind by a process that was killed, they would be in the way of the next one.
-    sockets: Sequence[Path] = ()
+    # Clears away, in a thread and before each start, what a process that was killed left in the way of the next.
+    clear: Callable[[], None] = lambda: None
 
 
 async def spawn(

@@ -20,6 +20,7 @@ from nimbus_server.local.envoy import render
 from nimbus_server.local.folder import leash, lock, open_folder
 from nimbus_server.local.ports import host_to_reach, reserve
 from nimbus_server.local.postgres import Postgres
+from nimbus_server.local.postgres_orphans import end_orphans
 from nimbus_server.local.processes import Child
 from nimbus_server.local.programs import Program
 from nimbus_server.postgres.migrate import migrate
@@ -55,7 +56,9 @@ class Stack:
             self.folder = open_folder(self.settings.data_dir)
             self._held.callback(os.close, lock(self.folder))
             self._fill_in_secrets()
-            self._leash = await leash(self.folder, self.settings.drain_seconds + _LEFTOVER_SECONDS_MAX, self._console)
+            patience_seconds = self.settings.drain_seconds + _LEFTOVER_SECONDS_MAX
+            help_along = partial(end_orphans, self.folder.database)
+            self._leash = await leash(self.folder, patience_seconds, help_along, self._console)
             self._held.callback(os.close, self._leash)
             self._reserve_ports()
             await self._bound_logs()
@@ -162,7 +165,7 @@ class Stack:
             log=self.folder.log(f"worker-{index}"),
             probe=partial(probes.worker, socket),
             stop=((Signals.SIGTERM, self.settings.drain_seconds + _DRAIN_MARGIN_SECONDS), (Signals.SIGKILL, 5)),
-            sockets=(socket,),
+            clear=partial(socket.unlink, missing_ok=True),
         )
 
     def _edge(self, config: Path) -> Program:
@@ -178,7 +181,7 @@ class Stack:
             log=self.folder.log("envoy"),
             probe=partial(probes.edge, host, self.settings.http_port),
             stop=((Signals.SIGTERM, 5), (Signals.SIGKILL, 5)),
-            sockets=(self.folder.admin_socket,),
+            clear=partial(self.folder.admin_socket.unlink, missing_ok=True),
         )
 
     async def _until_answers_are_sent(self) -> None:

@@ -1,14 +1,13 @@
 """MetricsService: numbers over time over gRPC."""
 
 from nimbus.v1 import metrics_service_pb2 as pb
-
 from nimbus_server.accounts.caller import caller
 from nimbus_server.errors import Reason, field_error
 from nimbus_server.ingest.event import NAME_LENGTH_MAX
 from nimbus_server.metrics.bucket import BUCKETS
 from nimbus_server.metrics.store import MetricsStore, SeriesQuery
 from nimbus_server.projects.access import ProjectAccess
-from nimbus_server.rpc.fields import filter_field, int_field, time_field, uuid_field
+from nimbus_server.rpc.fields import filter_field, int_field, time_field, timestamp, uuid_field
 
 METRIC = "events.count"
 BUCKET_DEFAULT = "1h"
@@ -42,5 +41,5 @@ class MetricsService:
         return pb.QueryMetricsResponse(
             metric=METRIC,
             bucket=bucket.name,
-            series=[pb.MetricPoint(ts=point.ts, value=float(point.count)) for point in points],
+            series=[pb.MetricPoint(ts=timestamp(point.ts), value=float(point.count)) for point in points],
         )

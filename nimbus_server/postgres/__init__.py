@@ -1,0 +1,1 @@
+"""The pool, migrations and partitions."""

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeAlias
 
 import psycopg
 import structlog
-from psycopg.abc import Params, Query
+from psycopg.abc import Params, QueryNoTemplate
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
@@ -31,7 +31,10 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 class _EchoCursor(psycopg.AsyncCursor[Any]):
     """Logs each statement without its parameters, which may be secret."""
 
-    async def execute(self, query: Query, params: Params | None = None, **options: Any) -> Self:
+    # psycopg overloads it for template strings, which Python 3.11 does not have.
+    async def execute(  # type: ignore[override]
+        self, query: QueryNoTemplate, params: Params | None = None, **options: Any
+    ) -> Self:
         log.info("sql", statement=query if isinstance(query, str) else str(query))
         return await super().execute(query, params, **options)
 

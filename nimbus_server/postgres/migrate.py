@@ -3,9 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import LiteralString, cast
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import tuple_row
 
 from nimbus_server.errors import StartupError
@@ -25,12 +25,12 @@ class Migration:
     """One file of `migrations/`; `name` is its file name without the ending."""
 
     name: str
-    sql: str
+    text: str
 
     @property
     def sha256(self) -> str:
         """Hex digest by which an edited file is told from the one that was applied."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def known_migrations() -> list[Migration]:
@@ -54,7 +54,7 @@ async def migrate(dsn: str) -> list[str]:
             pending = _pending(applied)
             for migration in pending:
                 async with connection.transaction():
-                    await connection.execute(cast("LiteralString", migration.sql))
+                    await connection.execute(sql.SQL(migration.text))
                     await connection.execute(
                         "INSERT INTO schema_migrations (name, sha256) VALUES (%s, %s)",
                         (migration.name, migration.sha256),

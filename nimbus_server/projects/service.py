@@ -3,11 +3,10 @@
 from uuid import uuid4
 
 from nimbus.v1 import project_service_pb2 as pb
-
 from nimbus_server.accounts.api_keys import SecretBox, new_api_key
 from nimbus_server.accounts.caller import person
 from nimbus_server.projects.store import Project, ProjectStore
-from nimbus_server.rpc.fields import int_field, text_field, uuid_field
+from nimbus_server.rpc.fields import int_field, text_field, timestamp, uuid_field
 from nimbus_server.rpc.paging import page_token, read_page_token
 
 NAME_LENGTH_MAX = 200
@@ -26,9 +25,7 @@ class ProjectService:
     async def CreateProject(self, request: pb.CreateProjectRequest) -> pb.CreateProjectResponse:
         name = text_field("name", request.name, NAME_LENGTH_MAX)
         key = new_api_key()
-        project = await self._store.create(
-            uuid4(), name, person().user_id, key.id, self._secrets.seal(key.secret)
-        )
+        project = await self._store.create(uuid4(), name, person().user_id, key.id, self._secrets.seal(key.secret))
         return pb.CreateProjectResponse(project=_message(project), api_key_secret=key.secret)
 
     async def ListProjects(self, request: pb.ListProjectsRequest) -> pb.ListProjectsResponse:
@@ -71,6 +68,6 @@ def _message(project: Project) -> pb.Project:
         id=str(project.id),
         name=project.name,
         api_key_id=project.api_key_id,
-        created_at=project.created_at,
-        updated_at=project.updated_at,
+        created_at=timestamp(project.created_at),
+        updated_at=timestamp(project.updated_at),
     )

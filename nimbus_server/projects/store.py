@@ -100,9 +100,7 @@ class ProjectStore:
         async with self._database.transaction() as connection:
             await _project(connection, user_id, project_id)
             # The lock makes two rotations at once follow each other.
-            await connection.execute(
-                "UPDATE projects SET updated_at = now() WHERE id = %s", (project_id,)
-            )
+            await connection.execute("UPDATE projects SET updated_at = now() WHERE id = %s", (project_id,))
             await connection.execute(
                 "DELETE FROM api_keys WHERE project_id = %s AND expires_at IS NOT NULL", (project_id,)
             )

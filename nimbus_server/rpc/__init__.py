@@ -1,0 +1,1 @@
+"""What every call goes through, whatever it is about."""

@@ -3,8 +3,12 @@
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from grpc.aio import ServicerContext
+
+# Generic for type checkers alone.
+Context: TypeAlias = "ServicerContext[Any, Any]"
 
 
 @dataclass(slots=True)
@@ -31,7 +35,7 @@ class Call:
 current_call: ContextVar[Call] = ContextVar("current_call")
 
 
-def read_call(rpc: str, context: ServicerContext) -> Call:  # type: ignore[type-arg]  # generic in the stubs alone
+def read_call(rpc: str, context: Context) -> Call:
     """The call behind a context.
 
     What Envoy sets is believed on the worker's private Unix socket alone: Envoy removes these headers from what comes

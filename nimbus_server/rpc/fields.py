@@ -47,6 +47,13 @@ def int_field(name: str, value: int, lowest: int, highest: int) -> int:
     return value
 
 
+def timestamp(at: datetime) -> Timestamp:
+    """A moment as a message."""
+    message = Timestamp()
+    message.FromDatetime(at)
+    return message
+
+
 def time_field(name: str, value: Timestamp) -> datetime:
     """A moment in UTC. Raises NimbusError with FIELD_INVALID outside the years 1 to 9999."""
     try:

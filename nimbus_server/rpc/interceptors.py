@@ -8,17 +8,18 @@ from typing import Any
 
 import structlog
 from google.protobuf.message import DecodeError, Message
-from grpc.aio import AbortError, ServicerContext
+from grpc.aio import AbortError
 from grpc_interceptor.server import AsyncServerInterceptor
-from nimbus.v1.access_pb2 import Access
 
+from nimbus.v1.access_pb2 import Access
 from nimbus_server.accounts.authenticator import Authenticator
 from nimbus_server.accounts.caller import Caller, current_caller
 from nimbus_server.accounts.signatures import SignedRequest
 from nimbus_server.accounts.tokens import TokenKind
 from nimbus_server.clock import Clock
 from nimbus_server.errors import NimbusError, Reason
-from nimbus_server.rpc.call import Call, current_call, read_call
+from nimbus_server.rpc.call import Call, Context, current_call, read_call
+from nimbus_server.rpc.json_body import read_json_body
 from nimbus_server.rpc.registry import Rpc
 from nimbus_server.rpc.status import TABLE, status_of
 
@@ -34,8 +35,9 @@ class ObserveInterceptor(AsyncServerInterceptor):
         self._rpcs = rpcs
 
     async def intercept(
-        self, method: Callable[..., Any], request_or_iterator: Any, context: ServicerContext, method_name: str
+        self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
     ) -> Any:
+        """See the class."""
         if method_name not in self._rpcs:
             return await super().intercept(method, request_or_iterator, context, method_name)
         call = read_call(method_name, context)
@@ -61,7 +63,7 @@ class ObserveInterceptor(AsyncServerInterceptor):
             _log(log.debug, call, started, "OK", None)
             return response
 
-    async def _fail(self, error: NimbusError, call: Call, started: float, context: ServicerContext) -> None:
+    async def _fail(self, error: NimbusError, call: Call, started: float, context: Context) -> None:
         mapping = TABLE[error.reason]
         _log(log.info, call, started, mapping.code.name, error.reason)
         if error.retry_after_seconds is not None and call.is_rest:
@@ -97,8 +99,9 @@ class AdmitInterceptor(AsyncServerInterceptor):
         self._clock = clock
 
     async def intercept(
-        self, method: Callable[..., Any], request_or_iterator: Any, context: ServicerContext, method_name: str
+        self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
     ) -> Any:
+        """See the class."""
         rpc = self._rpcs.get(method_name)
         if rpc is None:
             return await super().intercept(method, request_or_iterator, context, method_name)
@@ -110,6 +113,8 @@ class AdmitInterceptor(AsyncServerInterceptor):
             raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The request is not a valid {name} message.") from None
         if rpc.access != Access.ACCESS_PUBLIC:
             current_caller.set(await self._authenticate(rpc, call, request_or_iterator, request))
+        if rpc.has_json_body:
+            read_json_body(request, call.is_rest)
         return await method(request, context)
 
     async def _authenticate(self, rpc: Rpc, call: Call, raw: bytes, request: Message) -> Caller:
@@ -138,5 +143,6 @@ def _what_is_needed(rpc: Rpc) -> str:
     if rpc.access == Access.ACCESS_REFRESH:
         return "This call needs `authorization: Bearer` with a refresh token."
     if rpc.access == Access.ACCESS_PROJECT:
-        return f"This call needs a signature in {', '.join(SIGNATURE_HEADERS)}, or `authorization: Bearer` with an access token."
+        headers = ", ".join(SIGNATURE_HEADERS)
+        return f"This call needs a signature in {headers}, or `authorization: Bearer` with an access token."
     return "This call needs `authorization: Bearer` with an access token. Log in to get one."

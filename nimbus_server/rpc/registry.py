@@ -1,6 +1,6 @@
 """The RPCs of a service, as its proto declares them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,10 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc.aio import ServicerContext
+
 from nimbus.v1 import access_pb2
+from nimbus_server.rpc.call import Context
+from nimbus_server.rpc.json_body import JSON_BODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,11 @@ class Rpc:
     name: str
     access: int
     request_class: type[Message]
+
+    @property
+    def has_json_body(self) -> bool:
+        """Whether its fields come as the JSON in `json_body` over REST."""
+        return JSON_BODY in self.request_class.DESCRIPTOR.fields_by_name
 
 
 def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
@@ -41,9 +48,9 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
 
     There is no deserializer: the interceptors get the bytes on the wire, check the signature over them and parse.
     """
-    handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         method.name: grpc.unary_unary_rpc_method_handler(
-            _without_context(getattr(servicer, method.name)),  # type: ignore[arg-type]  # the stubs know no asyncio
+            _without_context(getattr(servicer, method.name)),
             request_deserializer=None,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
@@ -52,8 +59,10 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _without_context(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, ServicerContext], Awaitable[Message]]:  # type: ignore[type-arg]
-    async def handle(request: Any, _context: ServicerContext) -> Message:  # type: ignore[type-arg]
+def _without_context(
+    method: Callable[[Any], Awaitable[Message]],
+) -> Callable[[Any, Context], Awaitable[Message]]:
+    async def handle(request: Any, _context: Context) -> Message:
         return await method(request)
 
     return handle

@@ -135,7 +135,7 @@ Run = Callable[..., Awaitable[Any]]
 
 @pytest_asyncio.fixture(params=["sync", "async"])
 async def run(request: pytest.FixtureRequest, server: Server) -> Run:
-    """What calls a method of one of the two clients: `await run("send", events)`."""
+    """Makes either client, uses one method of it and closes it."""
 
     async def call(method: str, *args: object, retry: RetryPolicy = AT_ONCE, **kwargs: object) -> Any:
         identity: dict[str, Any] = {"project_id": PROJECT, "key_id": "nbk_key", "secret": SECRET, "retry": retry}

@@ -6,13 +6,14 @@ import pkgutil
 from importlib.resources import files
 from typing import Any
 
-import nimbus.v1
 import pytest
 from google.api.annotations_pb2 import http
 from google.protobuf.descriptor import MethodDescriptor
-from nimbus.v1 import access_pb2
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import nimbus.v1
+from nimbus.v1 import access_pb2
 
 DOCUMENT: dict[str, Any] = json.loads(files("nimbus").joinpath("openapi.json").read_text("utf-8"))
 OPERATIONS = {(verb, path): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()}

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnimbus/v1/auth_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"2\n\x0fRegisterRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\x86\x01\n\x10RegisterResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\x12\r\n\x05\x65mail\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\t\"/\n\x0cLoginRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"d\n\rLoginResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\"\x10\n\x0eRefreshRequest\"f\n\x0fRefreshResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\"\x0f\n\rLogoutRequest\"\x10\n\x0eLogoutResponse\"\x0e\n\x0cGetMeRequest\"Z\n\rGetMeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xe6\x03\n\x0b\x41uthService\x12\x65\n\x08Register\x12\x1a.nimbus.v1.RegisterRequest\x1a\x1b.nimbus.v1.RegisterResponse\" \xc8\xda\x18\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth/register:\x01*\x12Y\n\x05Login\x12\x17.nimbus.v1.LoginRequest\x1a\x18.nimbus.v1.LoginResponse\"\x1d\xc8\xda\x18\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/auth/login:\x01*\x12\x61\n\x07Refresh\x12\x19.nimbus.v1.RefreshRequest\x1a\x1a.nimbus.v1.RefreshResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\"\x10/v1/auth/refresh:\x01*\x12]\n\x06Logout\x12\x18.nimbus.v1.LogoutRequest\x1a\x19.nimbus.v1.LogoutResponse\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/auth/logout:\x01*\x12S\n\x05GetMe\x12\x17.nimbus.v1.GetMeRequest\x1a\x18.nimbus.v1.GetMeResponse\"\x17\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/auth/meb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnimbus/v1/auth_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"[\n\x0fRegisterRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\x86\x01\n\x10RegisterResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\x12\r\n\x05\x65mail\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\t\"X\n\x0cLoginRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"d\n\rLoginResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\"\x10\n\x0eRefreshRequest\"f\n\x0fRefreshResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x12\n\ntoken_type\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x05\"\x0f\n\rLogoutRequest\"\x10\n\x0eLogoutResponse\"\x0e\n\x0cGetMeRequest\"Z\n\rGetMeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xf6\x03\n\x0b\x41uthService\x12m\n\x08Register\x12\x1a.nimbus.v1.RegisterRequest\x1a\x1b.nimbus.v1.RegisterResponse\"(\xc8\xda\x18\x01\x82\xd3\xe4\x93\x02\x1e\"\x11/v1/auth/register:\tjson_body\x12\x61\n\x05Login\x12\x17.nimbus.v1.LoginRequest\x1a\x18.nimbus.v1.LoginResponse\"%\xc8\xda\x18\x01\x82\xd3\xe4\x93\x02\x1b\"\x0e/v1/auth/login:\tjson_body\x12\x61\n\x07Refresh\x12\x19.nimbus.v1.RefreshRequest\x1a\x1a.nimbus.v1.RefreshResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\"\x10/v1/auth/refresh:\x01*\x12]\n\x06Logout\x12\x18.nimbus.v1.LogoutRequest\x1a\x19.nimbus.v1.LogoutResponse\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/auth/logout:\x01*\x12S\n\x05GetMe\x12\x17.nimbus.v1.GetMeRequest\x1a\x18.nimbus.v1.GetMeResponse\"\x17\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/auth/meb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +36,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nimbus.v1.auth_service_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['Register']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['Register']._serialized_options = b'\310\332\030\001\202\323\344\223\002\026\"\021/v1/auth/register:\001*'
+  _globals['_AUTHSERVICE'].methods_by_name['Register']._serialized_options = b'\310\332\030\001\202\323\344\223\002\036\"\021/v1/auth/register:\tjson_body'
   _globals['_AUTHSERVICE'].methods_by_name['Login']._loaded_options = None
-  _globals['_AUTHSERVICE'].methods_by_name['Login']._serialized_options = b'\310\332\030\001\202\323\344\223\002\023\"\016/v1/auth/login:\001*'
+  _globals['_AUTHSERVICE'].methods_by_name['Login']._serialized_options = b'\310\332\030\001\202\323\344\223\002\033\"\016/v1/auth/login:\tjson_body'
   _globals['_AUTHSERVICE'].methods_by_name['Refresh']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['Refresh']._serialized_options = b'\310\332\030\003\202\323\344\223\002\025\"\020/v1/auth/refresh:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['Logout']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['Logout']._serialized_options = b'\310\332\030\002\202\323\344\223\002\024\"\017/v1/auth/logout:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['GetMe']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetMe']._serialized_options = b'\310\332\030\002\202\323\344\223\002\r\022\013/v1/auth/me'
-  _globals['_REGISTERREQUEST']._serialized_start=130
-  _globals['_REGISTERREQUEST']._serialized_end=180
-  _globals['_REGISTERRESPONSE']._serialized_start=183
-  _globals['_REGISTERRESPONSE']._serialized_end=317
-  _globals['_LOGINREQUEST']._serialized_start=319
-  _globals['_LOGINREQUEST']._serialized_end=366
-  _globals['_LOGINRESPONSE']._serialized_start=368
-  _globals['_LOGINRESPONSE']._serialized_end=468
-  _globals['_REFRESHREQUEST']._serialized_start=470
-  _globals['_REFRESHREQUEST']._serialized_end=486
-  _globals['_REFRESHRESPONSE']._serialized_start=488
-  _globals['_REFRESHRESPONSE']._serialized_end=590
-  _globals['_LOGOUTREQUEST']._serialized_start=592
-  _globals['_LOGOUTREQUEST']._serialized_end=607
-  _globals['_LOGOUTRESPONSE']._serialized_start=609
-  _globals['_LOGOUTRESPONSE']._serialized_end=625
-  _globals['_GETMEREQUEST']._serialized_start=627
-  _globals['_GETMEREQUEST']._serialized_end=641
-  _globals['_GETMERESPONSE']._serialized_start=643
-  _globals['_GETMERESPONSE']._serialized_end=733
-  _globals['_AUTHSERVICE']._serialized_start=736
-  _globals['_AUTHSERVICE']._serialized_end=1222
+  _globals['_REGISTERREQUEST']._serialized_start=157
+  _globals['_REGISTERREQUEST']._serialized_end=248
+  _globals['_REGISTERRESPONSE']._serialized_start=251
+  _globals['_REGISTERRESPONSE']._serialized_end=385
+  _globals['_LOGINREQUEST']._serialized_start=387
+  _globals['_LOGINREQUEST']._serialized_end=475
+  _globals['_LOGINRESPONSE']._serialized_start=477
+  _globals['_LOGINRESPONSE']._serialized_end=577
+  _globals['_REFRESHREQUEST']._serialized_start=579
+  _globals['_REFRESHREQUEST']._serialized_end=595
+  _globals['_REFRESHRESPONSE']._serialized_start=597
+  _globals['_REFRESHRESPONSE']._serialized_end=699
+  _globals['_LOGOUTREQUEST']._serialized_start=701
+  _globals['_LOGOUTREQUEST']._serialized_end=716
+  _globals['_LOGOUTRESPONSE']._serialized_start=718
+  _globals['_LOGOUTRESPONSE']._serialized_end=734
+  _globals['_GETMEREQUEST']._serialized_start=736
+  _globals['_GETMEREQUEST']._serialized_end=750
+  _globals['_GETMERESPONSE']._serialized_start=752
+  _globals['_GETMERESPONSE']._serialized_end=842
+  _globals['_AUTHSERVICE']._serialized_start=845
+  _globals['_AUTHSERVICE']._serialized_end=1347
 # @@protoc_insertion_point(module_scope)

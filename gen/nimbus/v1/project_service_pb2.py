@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/project_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\x97\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"T\n\x15\x43reateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x16\n\x0e\x61pi_key_secret\x18\x02 \x01(\t\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.nimbus.v1.Project\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\'\n\x11GetProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"8\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"*\n\x14\x44\x65leteProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\">\n\x11RotateKeysRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\"e\n\x12RotateKeysResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_secret\x18\x03 \x01(\t2\xeb\x05\n\x0eProjectService\x12o\n\rCreateProject\x12\x1f.nimbus.v1.CreateProjectRequest\x1a .nimbus.v1.CreateProjectResponse\"\x1b\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/projects:\x01*\x12i\n\x0cListProjects\x12\x1e.nimbus.v1.ListProjectsRequest\x1a\x1f.nimbus.v1.ListProjectsResponse\"\x18\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x65\n\nGetProject\x12\x1c.nimbus.v1.GetProjectRequest\x1a\x12.nimbus.v1.Project\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/projects/{project_id}\x12n\n\rUpdateProject\x12\x1f.nimbus.v1.UpdateProjectRequest\x1a\x12.nimbus.v1.Project\"(\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1e\x32\x19/v1/projects/{project_id}:\x01*\x12y\n\rDeleteProject\x12\x1f.nimbus.v1.DeleteProjectRequest\x1a .nimbus.v1.DeleteProjectResponse\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/projects/{project_id}\x12\xaa\x01\n\nRotateKeys\x12\x1c.nimbus.v1.RotateKeysRequest\x1a\x1d.nimbus.v1.RotateKeysResponse\"_\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02U\"%/v1/projects/{project_id}/rotate-keys:\x01*Z)\"$/v1/projects/{project_id}/rotate-key:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/project_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\x97\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"T\n\x15\x43reateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x16\n\x0e\x61pi_key_secret\x18\x02 \x01(\t\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.nimbus.v1.Project\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\'\n\x11GetProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"a\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"*\n\x14\x44\x65leteProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\"g\n\x11RotateKeysRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"e\n\x12RotateKeysResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_secret\x18\x03 \x01(\t2\x8b\x06\n\x0eProjectService\x12w\n\rCreateProject\x12\x1f.nimbus.v1.CreateProjectRequest\x1a .nimbus.v1.CreateProjectResponse\"#\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x19\"\x0c/v1/projects:\tjson_body\x12i\n\x0cListProjects\x12\x1e.nimbus.v1.ListProjectsRequest\x1a\x1f.nimbus.v1.ListProjectsResponse\"\x18\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x65\n\nGetProject\x12\x1c.nimbus.v1.GetProjectRequest\x1a\x12.nimbus.v1.Project\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/projects/{project_id}\x12v\n\rUpdateProject\x12\x1f.nimbus.v1.UpdateProjectRequest\x1a\x12.nimbus.v1.Project\"0\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02&2\x19/v1/projects/{project_id}:\tjson_body\x12y\n\rDeleteProject\x12\x1f.nimbus.v1.DeleteProjectRequest\x1a .nimbus.v1.DeleteProjectResponse\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/projects/{project_id}\x12\xba\x01\n\nRotateKeys\x12\x1c.nimbus.v1.RotateKeysRequest\x1a\x1d.nimbus.v1.RotateKeysResponse\"o\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x65\"%/v1/projects/{project_id}/rotate-keys:\tjson_bodyZ1\"$/v1/projects/{project_id}/rotate-key:\tjson_bodyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,39 +36,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nimbus.v1.project_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['CreateProject']._loaded_options = None
-  _globals['_PROJECTSERVICE'].methods_by_name['CreateProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\021\"\014/v1/projects:\001*'
+  _globals['_PROJECTSERVICE'].methods_by_name['CreateProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\031\"\014/v1/projects:\tjson_body'
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\310\332\030\002\202\323\344\223\002\016\022\014/v1/projects'
   _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\033\022\031/v1/projects/{project_id}'
   _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._loaded_options = None
-  _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\0362\031/v1/projects/{project_id}:\001*'
+  _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002&2\031/v1/projects/{project_id}:\tjson_body'
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._serialized_options = b'\310\332\030\002\202\323\344\223\002\033*\031/v1/projects/{project_id}'
   _globals['_PROJECTSERVICE'].methods_by_name['RotateKeys']._loaded_options = None
-  _globals['_PROJECTSERVICE'].methods_by_name['RotateKeys']._serialized_options = b'\310\332\030\002\202\323\344\223\002U\"%/v1/projects/{project_id}/rotate-keys:\001*Z)\"$/v1/projects/{project_id}/rotate-key:\001*'
-  _globals['_PROJECT']._serialized_start=134
-  _globals['_PROJECT']._serialized_end=285
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=287
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=323
-  _globals['_CREATEPROJECTRESPONSE']._serialized_start=325
-  _globals['_CREATEPROJECTRESPONSE']._serialized_end=409
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=411
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=471
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=473
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=570
-  _globals['_GETPROJECTREQUEST']._serialized_start=572
-  _globals['_GETPROJECTREQUEST']._serialized_end=611
-  _globals['_UPDATEPROJECTREQUEST']._serialized_start=613
-  _globals['_UPDATEPROJECTREQUEST']._serialized_end=669
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=671
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=713
-  _globals['_DELETEPROJECTRESPONSE']._serialized_start=715
-  _globals['_DELETEPROJECTRESPONSE']._serialized_end=738
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=740
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=802
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=804
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=905
-  _globals['_PROJECTSERVICE']._serialized_start=908
-  _globals['_PROJECTSERVICE']._serialized_end=1655
+  _globals['_PROJECTSERVICE'].methods_by_name['RotateKeys']._serialized_options = b'\310\332\030\002\202\323\344\223\002e\"%/v1/projects/{project_id}/rotate-keys:\tjson_bodyZ1\"$/v1/projects/{project_id}/rotate-key:\tjson_body'
+  _globals['_PROJECT']._serialized_start=161
+  _globals['_PROJECT']._serialized_end=312
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=314
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=391
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=393
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=477
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=479
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=539
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=541
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=638
+  _globals['_GETPROJECTREQUEST']._serialized_start=640
+  _globals['_GETPROJECTREQUEST']._serialized_end=679
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=681
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=778
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=780
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=822
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=824
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=847
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=849
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=952
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=954
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1055
+  _globals['_PROJECTSERVICE']._serialized_start=1058
+  _globals['_PROJECTSERVICE']._serialized_end=1837
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,78 @@
+"""The gRPC server: Nimbus' services, the standard health service, and reflection."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from nimbus.v1 import auth_service_pb2, event_service_pb2, health_service_pb2, metrics_service_pb2, project_service_pb2
+from nimbus_server.accounts.authenticator import Authenticator
+from nimbus_server.clock import Clock
+from nimbus_server.errors import StartupError
+from nimbus_server.rpc.interceptors import AdmitInterceptor, ObserveInterceptor
+from nimbus_server.rpc.registry import handlers_of, rpcs_of
+
+OPTIONS = [
+    # A full batch: 1,000 events of 10 KB of props, and what goes with them.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # A page of 200 events with 10 KB of props, which a Struct may triple.
+    ("grpc.max_send_message_length", 32 * 1024 * 1024),
+    # What Envoy lets through, so that a long path or header is answered by us.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 128 * 1024),
+]
+
+SERVICES = {
+    service.name: service
+    for module in (auth_service_pb2, project_service_pb2, event_service_pb2, metrics_service_pb2, health_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+}
+
+
+class Server:
+    """Serves `servicers` (by the name of their service) behind the interceptor chain."""
+
+    def __init__(self, servicers: Mapping[str, object], authenticator: Authenticator, clock: Clock) -> None:
+        rpcs = {name: rpc for service in SERVICES.values() for name, rpc in rpcs_of(service).items()}
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[ObserveInterceptor(rpcs), AdmitInterceptor(rpcs, authenticator, clock)], options=OPTIONS
+        )
+        self._server.add_generic_rpc_handlers([handlers_of(s, servicers[name]) for name, s in SERVICES.items()])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [
+                *(service.full_name for service in SERVICES.values()),
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ],
+            self._server,
+        )
+
+    def listen_on_socket(self, socket: Path) -> None:
+        """Listen on a Unix socket; one that a dead process left is replaced. Raises StartupError."""
+        socket.unlink(missing_ok=True)
+        self._listen(f"unix:{socket.absolute()}")
+
+    def listen_on_port(self, address: str, port: int) -> None:
+        """Listen on a TCP port, shared with other processes that ask for the same. Raises StartupError."""
+        self._listen(f"{address}:{port}")
+
+    async def start(self) -> None:
+        """Begin to serve and report SERVING."""
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Report NOT_SERVING, refuse new calls, and give those in flight `drain_seconds` to end."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain_seconds)
+
+    def _listen(self, address: str) -> None:
+        try:
+            self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise StartupError(f"Nimbus can't listen on {address}: it is taken, or not of this machine.") from None
