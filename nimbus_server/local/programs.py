@@ -80,4 +80,5 @@ async def run_to_end(
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     return process.returncode or 0, said.decode(errors="replace").strip()

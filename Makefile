@@ -1,0 +1,76 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lint types imports drift proto edge generate release lock clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+run: $(VENV)/.ready ## Bring up the whole stack; options with ARGS="--http-port 8001"
+	@$(BIN)/nimbus up $(ARGS)
+
+test: $(VENV)/.ready-dev ## Run all tests against real servers; options with ARGS="-k name"
+	@$(BIN)/pytest $(ARGS)
+
+check: format lint types imports drift proto edge ## Run every check that is not a test
+
+format: $(VENV)/.ready-dev ## Format the code; in CI, check that it is
+	@$(BIN)/ruff format $(if $(CI),--check) .
+
+lint: $(VENV)/.ready-dev ## Check the style
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.ready-dev ## Check the types
+	@$(BIN)/mypy
+
+imports: $(VENV)/.ready-dev ## Check who imports whom
+	@$(BIN)/lint-imports --no-logo
+
+drift: $(VENV)/.ready-dev ## Check that gen/ is what the protos say
+	@$(BIN)/python proto/generate.py --check
+
+proto: $(VENV)/.ready-dev ## Check the protos: style, comments, and no break of the API as released
+	@$(BIN)/python proto/generate.py --lint
+
+edge: $(VENV)/.ready-dev ## Check that Envoy takes its configuration
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	for environment in development production; do \
+		NIMBUS_ENVIRONMENT=$$environment NIMBUS_ALLOWED_ORIGINS='["https://example.com"]' $(BIN)/nimbus envoy render \
+			--socket "$$folder/worker.sock" --admin-socket "$$folder/admin.sock" > "$$folder/$$environment.yaml" && \
+		$(BIN)/envoy --mode validate --log-level error -c "$$folder/$$environment.yaml" || exit 1; \
+	done
+
+generate: $(VENV)/.ready-dev ## Write gen/ from the protos
+	@$(BIN)/python proto/generate.py
+
+release: $(VENV)/.ready-dev ## Keep the protos as the API that later versions must not break
+	@$(BIN)/python proto/generate.py --release
+
+lock: $(VENV)/.ready-dev ## Pin the newest versions that pyproject.toml allows
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" --constraint requirements-dev.lock pyproject.toml -o requirements.lock
+
+clean: ## Remove what was made here, but not the data in .nimbus/
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Nimbus needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# The lock files bring every dependency; the projects themselves are linked in from here.
+$(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml clients/python/pyproject.toml
+	@echo "Installing into $(VENV) ..."
+	@$(PIP) install --quiet --requirement requirements.lock
+	@$(PIP) install --quiet --no-deps --editable . --editable clients/python
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
+	@echo "Installing what development needs into $(VENV) ..."
+	@$(PIP) install --quiet --requirement requirements-dev.lock
+	@touch $@
