@@ -82,10 +82,10 @@ def project_not_found() -> NimbusError:
 
 
 def storage_unavailable() -> NimbusError:
-    """The database can't be reached."""
+    """The database is away, or can't take more."""
     return NimbusError(
         Reason.STORAGE_UNAVAILABLE,
-        "The database can't be reached right now. Retry: a repeated ingest request stores nothing twice.",
+        "The database can't take this right now. Retry: a repeated ingest request stores nothing twice.",
         retry_after_seconds=1.0,
     )
 

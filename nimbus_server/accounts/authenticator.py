@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+import structlog
+
 from nimbus_server.accounts import signatures
 from nimbus_server.accounts.api_keys import SecretBox, is_well_formed
 from nimbus_server.accounts.caller import Machine, Person
@@ -9,6 +11,8 @@ from nimbus_server.accounts.signatures import SignedRequest
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import TokenKind, Tokens
 from nimbus_server.errors import NimbusError, Reason
+
+log = structlog.get_logger(__name__)
 
 
 class Authenticator:
@@ -37,6 +41,8 @@ class Authenticator:
         at = signatures.signed_at(request, now)
         key = await self._store.api_key(request.key_id) if is_well_formed(request.key_id) else None
         secret = self._secrets.open(key.secret_encrypted) if key else None
+        if key and secret is None:
+            log.error("no key in NIMBUS_SECRET_KEYS opens this API secret", api_key_id=request.key_id)
         if key is None or secret is None:
             raise NimbusError(Reason.API_KEY_UNKNOWN, "There is no such API key. It may be mistyped, or rotated away.")
         signatures.verify(request, secret)

@@ -22,9 +22,6 @@ MAX_WAITING = 1000
 # No statement of a request needs longer; without a bound one bad query could hold a connection for good.
 STATEMENT_TIMEOUT_SECONDS = 30
 
-# What PostgreSQL says when it is going away or not yet there, and what a lost connection looks like.
-GONE = (psycopg.OperationalError, psycopg.InterfaceError)
-
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 
@@ -89,6 +86,6 @@ class Database:
             raise NimbusError(
                 Reason.DEADLINE_EXCEEDED, "The database took too long over this. Ask for less, or try again later."
             ) from None
-        except (*GONE, PoolTimeout) as error:
+        except (psycopg.OperationalError, PoolTimeout) as error:
             log.warning("database unavailable", error=str(error).strip())
             raise storage_unavailable() from error
