@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -77,10 +76,15 @@ class Worker:
     async def maintain(self) -> None:
         """Make partitions ahead and purge what deleted projects left, for as long as it runs."""
         while True:
-            with suppress(NimbusError):  # the database is away; its own log line says so
+            try:
                 await self._partitions.ensure_ahead(now())
                 while await self._projects.purge_step():
                     pass
+            except NimbusError:
+                pass  # the database is away; its own log line says so
+            except Exception:
+                # A schema that lacks a migration, say: calls are answered all the same, and it may come yet.
+                log.exception("maintenance failed", again_in_seconds=MAINTENANCE_SECONDS)
             await asyncio.sleep(MAINTENANCE_SECONDS)
 
     async def stop(self) -> None:
@@ -99,9 +103,7 @@ async def serve(settings: Settings, socket: Path | None, grpc_port: int | None) 
     await worker.start()
     log.info("serving", socket=str(socket) if socket else None, grpc_port=grpc_port)
     maintenance = asyncio.create_task(worker.maintain())
-    await asyncio.wait([maintenance, asyncio.create_task(stopped.wait())], return_when=asyncio.FIRST_COMPLETED)
-    if maintenance.done() and not stopped.is_set():
-        maintenance.result()
+    await stopped.wait()
     maintenance.cancel()
     await worker.stop()
     log.info("stopped")
