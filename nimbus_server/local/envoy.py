@@ -1,5 +1,6 @@
 """Renders the one Envoy configuration from `envoy/envoy.yaml.j2`."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from nimbus_server.errors import Reason, StartupError
+from nimbus_server.errors import NimbusError, Reason, StartupError
+from nimbus_server.rpc.status import status_of
 from nimbus_server.settings import Settings
 
 SERVICES = ("AuthService", "ProjectService", "EventService", "MetricsService", "HealthService")
@@ -25,9 +27,21 @@ class LocalReply:
     message: str
     retry_after: int | None = None
 
+    @property
+    def reaches_grpc(self) -> bool:
+        """Whether it can happen to a gRPC call; what is wrong with one is otherwise found out by a worker."""
+        return self.status in {429, 502, 503, 504}
+
+    @property
+    def grpc_details(self) -> str:
+        """The value of `grpc-status-details-bin`: google.rpc.Status in base64 without padding."""
+        status = status_of(NimbusError(self.reason, self.message, retry_after_seconds=self.retry_after))
+        return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+
 
 LOCAL_REPLIES = (
     LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "The request can't be read. %LOCAL_REPLY_BODY%"),
+    LocalReply(403, 3, Reason.REQUEST_UNPARSABLE, "This API takes no upgrade to another protocol."),
     LocalReply(404, 5, Reason.ROUTE_NOT_FOUND, "This API has no such route. /docs lists them."),
     LocalReply(408, 3, Reason.REQUEST_UNPARSABLE, "The request did not arrive whole in time."),
     LocalReply(
@@ -41,6 +55,8 @@ LOCAL_REPLIES = (
         "Too many requests from this address. Wait a minute, or send more events a request.",
         60,
     ),
+    LocalReply(431, 3, Reason.REQUEST_UNPARSABLE, "The path and headers are larger than 60 KB, or more than 100."),
+    LocalReply(501, 3, Reason.REQUEST_UNPARSABLE, "The only transfer-encoding that this API takes is chunked."),
     LocalReply(
         502,
         14,

@@ -13,6 +13,8 @@ from nimbus_server.local.console import Console
 
 # Longest path that a Unix socket can have: sun_path holds 108 bytes, the last of them zero.
 SOCKET_PATH_BYTES_MAX = 107
+# No port is opened: it only names the socket. Fixed, whatever PGPORT says.
+POSTGRES_PORT = 5432
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class DataFolder:
     def database(self) -> Path:
         """The database cluster."""
         return self.postgres / "data"
+
+    @property
+    def postgres_socket(self) -> Path:
+        """The socket of PostgreSQL, under the name that clients derive from its folder and port."""
+        return self.postgres / f".s.PGSQL.{POSTGRES_PORT}"
 
     @property
     def logs(self) -> Path:
@@ -60,14 +67,14 @@ class DataFolder:
         return self.logs / f"{name}.log"
 
 
-def open_folder(path: Path, longest_socket: str = "postgres/.s.PGSQL.5432") -> DataFolder:
+def open_folder(path: Path) -> DataFolder:
     """Make the data folder and what belongs in it, where it is missing.
 
     Raises StartupError where it can't be written, or a socket in it would have too long a path.
     """
     folder = DataFolder(path.expanduser().resolve())
     longest = max(
-        (folder.root / longest_socket, folder.admin_socket, folder.worker_socket(999)),
+        (folder.postgres_socket, folder.admin_socket, folder.worker_socket(999)),
         key=lambda p: len(os.fsencode(p)),
     )
     excess = len(os.fsencode(longest)) - SOCKET_PATH_BYTES_MAX

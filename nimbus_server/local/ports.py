@@ -11,6 +11,8 @@ from nimbus_server.errors import StartupError
 class Reservation:
     """A port that the processes of this Nimbus can listen on, and no other program can."""
 
+    # As a number: Envoy takes no names.
+    address: str
     port: int
     holder: socket.socket
 
@@ -28,13 +30,12 @@ def reserve(address: str, port: int, option: str) -> Reservation:
     Raises StartupError where the port is taken, not allowed, or the address isn't one of this machine.
     """
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise StartupError(
             f"The address {address} can't be resolved ({error.strerror}). Choose another with --bind-address."
         ) from None
+    family, kind, protocol, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     holder = socket.socket(family, kind, protocol)
     try:
         # With SO_REUSEADDR, connections that linger from the last run are no obstacle, only a listener is.
@@ -45,7 +46,8 @@ def reserve(address: str, port: int, option: str) -> Reservation:
     except OSError as error:
         holder.close()
         raise _refused(error, address, port, option) from None
-    return Reservation(holder.getsockname()[1], holder)
+    numeric, taken, *_ = holder.getsockname()
+    return Reservation(numeric, taken, holder)
 
 
 def _refused(error: OSError, address: str, port: int, option: str) -> StartupError:

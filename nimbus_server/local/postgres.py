@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from signal import Signals
 from urllib.parse import quote
@@ -13,13 +12,12 @@ import psycopg
 
 from nimbus_server.errors import StartupError
 from nimbus_server.local.console import Console
-from nimbus_server.local.folder import DataFolder, sync_folder
+from nimbus_server.local.folder import POSTGRES_PORT, DataFolder, sync_folder
 from nimbus_server.local.postgres_account import account_for, give, let_read, let_through
-from nimbus_server.local.postgres_orphans import cluster_name, end_orphans, forget_stranger, status
+from nimbus_server.local.postgres_orphans import cluster_name, end_orphans, forget_dead, status
 from nimbus_server.local.programs import Account, Probe, Program, run_to_end
 
 USER = DATABASE = "nimbus"
-PORT = 5432
 _CONNECT_SECONDS_MAX = 5
 
 _INITDB = (
@@ -54,7 +52,7 @@ class Postgres:
 
     def dsn(self, database: str = DATABASE) -> str:
         """Where it is reached."""
-        return f"postgresql:///{database}?host={quote(str(self._home), safe='')}&port={PORT}&user={USER}"
+        return f"postgresql:///{database}?host={quote(str(self._home), safe='')}&port={POSTGRES_PORT}&user={USER}"
 
     async def prepare(self) -> str:
         """Make everything ready for a start, a new cluster where there is none, and return the version of the server.
@@ -79,15 +77,13 @@ class Postgres:
                 f"Start the Nimbus that wrote it, dump it with the pg_dump of PostgreSQL {found}, and restore the dump "
                 "into a new --data-dir."
             )
-        for lock_file in (self._data / "postmaster.pid", self._home / f".s.PGSQL.{PORT}.lock"):
-            forget_stranger(lock_file)
         return version
 
     def program(self) -> Program:
         """How to run it."""
         settings = {
             "listen_addresses": "",
-            "port": PORT,
+            "port": POSTGRES_PORT,
             "unix_socket_directories": '"' + str(self._home).replace('"', '""') + '"',
             "unix_socket_permissions": "0700",
             "max_connections": self._connections,
@@ -115,7 +111,7 @@ class Postgres:
             # Fast shutdown rolls back what is under way and writes a checkpoint; immediate leaves that to recovery.
             stop=((Signals.SIGINT, 30), (Signals.SIGQUIT, 10), (Signals.SIGKILL, 5)),
             account=self._account,
-            clear=partial(end_orphans, self._data),
+            clear=self._clear,
         )
 
     async def ensure_database(self) -> None:
@@ -127,6 +123,12 @@ class Postgres:
                     await connection.execute("CREATE DATABASE nimbus")
         except psycopg.Error as error:
             raise StartupError(f"The database can't be made: {error}. Its log is {self._log}.") from None
+
+    def _clear(self) -> None:
+        end_orphans(self._data)
+        socket = self._folder.postgres_socket
+        for lock_file in (self._data / "postmaster.pid", socket.with_name(socket.name + ".lock")):
+            forget_dead(lock_file)
 
     async def _probe(self) -> Probe:
         # Asking the lock file first spares the log a FATAL line for each connection that comes too early.

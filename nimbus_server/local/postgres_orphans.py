@@ -35,14 +35,15 @@ def end_orphans(data: Path) -> None:
     psutil.wait_procs(orphans, timeout=_DEATH_SECONDS_MAX)
 
 
-def forget_stranger(lock_file: Path) -> None:
-    """Remove a lock file of PostgreSQL whose process is long gone and its number given to another program.
+def forget_dead(lock_file: Path) -> None:
+    """Remove a lock file of PostgreSQL whose process is dead, even where its number still, or again, stands for one.
 
-    PostgreSQL would take that one for a server on the same data, and refuse to start for as long as it lives.
+    PostgreSQL would take a zombie that nobody has collected, or another program that was given the number, for a server
+    on the same data, and refuse to start for as long as that is there.
     """
     with suppress(OSError, ValueError, IndexError, psutil.Error):
-        pid = abs(int(lock_file.read_text().split()[0]))
-        if psutil.Process(pid).name() != "postgres":
+        process = psutil.Process(abs(int(lock_file.read_text().split()[0])))
+        if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
             lock_file.unlink()
 
 

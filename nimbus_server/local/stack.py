@@ -64,7 +64,6 @@ class Stack:
             await self._bound_logs()
             if self.settings.database_url is None:
                 await self._start_postgres()
-            require_secrets(self.settings)
             await self._migrate()
             await self._start_workers()
             await self._start_envoy()
@@ -100,7 +99,8 @@ class Stack:
         self.settings, made = own_secrets.fill_in(self.settings, self.folder.secrets)
         if made:
             self._console.line(f"Made new secrets, kept in {self.folder.secrets}")
-        placeholder = self.settings.database_url or SecretStr("our own")
+        # Our own database has no URL before it exists.
+        placeholder = self.settings.database_url or SecretStr("later")
         require_secrets(self.settings.model_copy(update={"database_url": placeholder}))
 
     def _reserve_ports(self) -> None:
@@ -111,7 +111,9 @@ class Stack:
         self._held.callback(http.release)
         grpc = reserve(wanted.bind_address, wanted.grpc_port, "--grpc-port")
         self._held.callback(grpc.release)
-        self.settings = wanted.model_copy(update={"http_port": http.port, "grpc_port": grpc.port})
+        self.settings = wanted.model_copy(
+            update={"bind_address": http.address, "http_port": http.port, "grpc_port": grpc.port}
+        )
 
     async def _start_postgres(self) -> None:
         settings = self.settings
@@ -160,7 +162,8 @@ class Stack:
         served_at = ("--socket", str(socket), "--grpc-port", port, "--bind-address", address)
         return Program(
             name=f"Worker {index}",
-            command=(sys.executable, "-m", "nimbus_server", "serve", *served_at),
+            # -P: modules that happen to lie in the current folder are none of ours.
+            command=(sys.executable, "-P", "-m", "nimbus_server", "serve", *served_at),
             environment=environment,
             log=self.folder.log(f"worker-{index}"),
             probe=partial(probes.worker, socket),

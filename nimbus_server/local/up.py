@@ -52,7 +52,7 @@ def _listen_for_signals(stack: Stack, console: Console) -> asyncio.Event:
         if not asked.is_set():
             asked_at = time.monotonic()
             asked.set()
-            console.line("Stopping. Once more to give up what is in flight.")
+            console.line("Stopping; a second request gives up what is in flight.")
         elif time.monotonic() - asked_at > _SAME_REQUEST_SECONDS:
             stack.hurry()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -55,11 +56,12 @@ class Server:
     def listen_on_socket(self, socket: Path) -> None:
         """Listen on a Unix socket; one that a dead process left is replaced. Raises StartupError."""
         socket.unlink(missing_ok=True)
-        self._listen(f"unix:{socket.absolute()}")
+        # gRPC reads a URI: a percent sign in the path is not one of its own.
+        self._listen(f"unix:{quote(str(socket.absolute()))}")
 
     def listen_on_port(self, address: str, port: int) -> None:
         """Listen on a TCP port, shared with other processes that ask for the same. Raises StartupError."""
-        self._listen(f"{address}:{port}")
+        self._listen(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
 
     async def start(self) -> None:
         """Begin to serve and report SERVING."""

@@ -9,19 +9,28 @@ from nimbus_server.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Send the logs of this process to standard error, from `settings.log_level` up."""
+    """Send the logs of this process, its libraries' included, to standard error, from `settings.log_level` up."""
+    level = logging.getLevelNamesMapping()[settings.log_level]
     pretty = sys.stderr.isatty()
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not pretty:
+        shared.append(structlog.processors.dict_tracebacks)
+    renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(() if pretty else (structlog.processors.dict_tracebacks,)),
-            structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level)),
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # The libraries' own loggers: psycopg's pool warns here of connections that it could not make.
-    logging.basicConfig(stream=sys.stderr, level=max(logging.WARNING, logging.getLevelName(settings.log_level)))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    # psycopg's pool warns here of connections that it could not make.
+    logging.basicConfig(handlers=[handler], level=max(logging.WARNING, level))
