@@ -1,0 +1,102 @@
+"""Migrations: each once, whole or not at all, whoever else migrates meanwhile."""
+
+import asyncio
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from nimbus_server.errors import StartupError
+from nimbus_server.postgres import migrate as module
+from nimbus_server.postgres.migrate import Migration, known_migrations, migrate, missing, status
+
+NAMES = [migration.name for migration in known_migrations()]
+
+
+async def tables(dsn: str) -> set[str]:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        found = await connection.execute("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')")
+        return {name for (name,) in await found.fetchall() if not name.startswith(("pg_", "sql_"))}
+
+
+@pytest.fixture
+async def empty_dsn(dsn: str) -> str:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await connection.execute("DROP SCHEMA public CASCADE")
+        await connection.execute("CREATE SCHEMA public")
+    return dsn
+
+
+def set_known(monkeypatch: pytest.MonkeyPatch, *migrations: Migration) -> None:
+    monkeypatch.setattr(module, "known_migrations", lambda: list(migrations))
+
+
+async def test_an_empty_database_gets_every_migration_in_order(empty_dsn: str) -> None:
+    assert await status(empty_dsn) == [(name, False) for name in NAMES]
+    assert await migrate(empty_dsn) == NAMES == sorted(NAMES)
+    assert await status(empty_dsn) == [(name, True) for name in NAMES]
+    assert {"events", "event_counts", "event_keys", "streams", "projects", "api_keys"} <= await tables(empty_dsn)
+
+
+async def test_a_second_time_there_is_nothing_to_do(dsn: str) -> None:
+    before = await tables(dsn)
+    assert await migrate(dsn) == []
+    assert await tables(dsn) == before
+
+
+async def test_of_many_at_once_one_migrates_and_the_others_find_it_done(empty_dsn: str) -> None:
+    applied = await asyncio.gather(*(migrate(empty_dsn) for _ in range(5)))
+    assert sorted(applied) == [[], [], [], [], NAMES]
+
+
+async def test_an_applied_file_that_was_edited_is_refused_and_named(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *rest = known_migrations()
+    edited = replace(first, text=first.text + " ")
+    set_known(monkeypatch, edited, *rest, Migration("9999_next", "CREATE TABLE next ()"))
+    with pytest.raises(StartupError, match=f"Migration {first.name} was edited"):
+        await migrate(dsn)
+    assert "next" not in await tables(dsn)
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [("SELECT 1 / 0", "division by zero"), ("INSERT INTO schema_migrations VALUES ('9999_bad', '')", "duplicate key")],
+    ids=["in the file", "in the record of it"],
+)
+async def test_a_failing_migration_leaves_nothing_and_those_before_it_stay(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, failure: str, said: str
+) -> None:
+    known = known_migrations()
+    good = Migration("9998_good", "CREATE TABLE good ()")
+    bad = Migration("9999_bad", f"CREATE TABLE half (); {failure}; CREATE TABLE other_half ()")
+    set_known(monkeypatch, *known, good, bad)
+    with pytest.raises(StartupError, match=f"rolled back.*{said}"):
+        await migrate(dsn)
+    assert {"good", "half", "other_half"} & await tables(dsn) == {"good"}
+    assert (await status(dsn))[-2:] == [("9998_good", True), ("9999_bad", False)]
+
+    set_known(monkeypatch, *known, good, replace(bad, text="CREATE TABLE half ()"))
+    assert await migrate(dsn) == ["9999_bad"]
+
+
+async def test_a_server_sees_which_migrations_its_database_lacks(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await psycopg.AsyncConnection.connect(empty_dsn, autocommit=True) as connection:
+        assert await missing(connection) == NAMES
+        await migrate(empty_dsn)
+        assert await missing(connection) == []
+        set_known(monkeypatch, *known_migrations(), Migration("9999_next", "SELECT 1"))
+        assert await missing(connection) == ["9999_next"]
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_known(monkeypatch)
+    assert await migrate(dsn) == []
+    assert await status(dsn) == []
+
+
+async def test_a_database_that_is_away_is_said_to_be_away_without_its_password() -> None:
+    with pytest.raises(StartupError, match="can't be reached") as failed:
+        await migrate("postgresql://nimbus:hunter2@127.0.0.1:1/nimbus")
+    assert "hunter2" not in str(failed.value)

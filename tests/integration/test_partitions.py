@@ -1,0 +1,98 @@
+"""Partitions: there is one for each month that an event needs, whoever makes it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from storage import NOW, log_of, new_project, opened, settings_for
+
+from nimbus_server.ingest import identity
+from nimbus_server.ingest.event import NewEvent
+from nimbus_server.ingest.store import EventLog
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.partitions import MONTHS_AHEAD, Partitions, month_of, next_month
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    async with opened(Database(settings_for(dsn))) as pool:
+        yield pool
+
+
+async def partitions(database: Database) -> set[str]:
+    async with database.transaction() as connection:
+        found = await connection.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass"
+        )
+        return {name for (name,) in await found.fetchall()}
+
+
+def event_at(ts: datetime) -> NewEvent:
+    return NewEvent(
+        identity.fresh(NOW), ts, ts_is_default=False, name="n", user_id=None, idempotency_key=None, props=b"{}"
+    )
+
+
+def test_a_month_is_that_of_utc() -> None:
+    late = datetime(2025, 12, 31, 23, 30, tzinfo=timezone(timedelta(hours=-1)))
+    assert month_of(late) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_after_december_comes_january() -> None:
+    months = [datetime(2023, 11, 1, tzinfo=UTC)]
+    for _ in range(15):
+        months.append(next_month(months[-1]))
+    assert [f"{month:%Y-%m}" for month in months[:3]] == ["2023-11", "2023-12", "2024-01"]
+    assert f"{months[-1]:%Y-%m}" == "2025-02"
+    assert all(month == month_of(month) for month in months)
+
+
+async def test_events_years_apart_make_their_partitions_and_no_others(database: Database) -> None:
+    project = await new_project(database)
+    days = [datetime(year, month, 28, tzinfo=UTC) for year, month in ((2000, 1), (2012, 2), (2025, 11))]
+    assert await EventLog(database, Partitions(database)).append(project, [event_at(day) for day in days], NOW) == 3
+    assert await partitions(database) == {"events_2000_01", "events_2012_02", "events_2025_11"}
+
+
+async def test_the_edges_of_a_month_belong_to_one_partition_each(database: Database) -> None:
+    project = await new_project(database)
+    start = datetime(2024, 12, 1, tzinfo=UTC)
+    inside, after = [start, next_month(start) - timedelta(microseconds=1)], next_month(start)
+    events = [event_at(ts) for ts in (*inside, after)]
+    assert await EventLog(database, Partitions(database)).append(project, events, NOW) == 3
+    assert [row.ts for row in await log_of(database, project)] == [*inside, after]
+    async with database.transaction() as connection:
+        rows = await (await connection.execute("SELECT ts FROM events_2024_12 ORDER BY ts")).fetchall()
+    assert [ts for (ts,) in rows] == inside
+
+
+async def test_partitions_made_by_many_at_once_are_made_once(dsn: str, database: Database) -> None:
+    months = [datetime(2020, month, 1, tzinfo=UTC) for month in range(1, 7)]
+    async with opened(Database(settings_for(dsn))) as other:
+        workers = [Partitions(pool) for pool in (database, other) * 4]
+        await asyncio.gather(*(w.ensure(months[i % 3 : i % 3 + 4]) for i, w in enumerate(workers)))
+    assert await partitions(database) == {f"events_2020_{month:02}" for month in range(1, 7)}
+
+
+async def test_partitions_ahead_go_over_the_end_of_the_year(database: Database) -> None:
+    made = Partitions(database)
+    await made.ensure_ahead(datetime(2025, 11, 30, 23, 59, tzinfo=UTC))
+    await made.ensure_ahead(datetime(2025, 12, 1, tzinfo=UTC))
+    months = ["2025_11", "2025_12", "2026_01", "2026_02", "2026_03"]
+    assert len(months) == 1 + 1 + MONTHS_AHEAD
+    assert await partitions(database) == {f"events_{month}" for month in months}
+
+
+async def test_a_partition_can_be_made_while_events_are_written_to_another(database: Database) -> None:
+    project = await new_project(database)
+    await Partitions(database).ensure([month_of(NOW)])
+    async with database.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO events (project_id, ts, id, seq, received_at, name, props) "
+            "VALUES (%s, %s, gen_random_uuid(), 1, now(), 'n', '{}')",
+            (project, NOW),
+        )
+        async with asyncio.timeout(10):
+            await Partitions(database).ensure([next_month(month_of(NOW))])
+    assert await partitions(database) == {"events_2025_11", "events_2025_12"}

@@ -1,0 +1,168 @@
+"""What JSON an event may be, at each limit and just past it."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.ingest.decode import Batch, Origin, decode_json, parse_json
+
+NOW = datetime(2025, 11, 1, 12, 0, tzinfo=UTC)
+SIGNED_AT = NOW - timedelta(seconds=7, microseconds=250)
+ORIGIN = Origin(received_at=NOW, default_ts=SIGNED_AT, signature="ab" * 32)
+
+
+def decode(**fields: Any) -> Batch:
+    return decode_json([{"name": "signup"} | fields], ORIGIN)
+
+
+def nested(levels: int, leaf: Any = 1) -> Any:
+    for level in range(levels):
+        leaf = [leaf] if level % 2 and level < levels - 1 else {"in": leaf}
+    return leaf
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "x"},
+        {"name": "x" * 200},
+        {"name": "\U0001f600" * 200},
+        {"user_id": "u" * 200, "idempotency_key": "k" * 200},
+        {"user_id": None, "idempotency_key": None, "ts": None, "props": None, "properties": None},
+        {"props": {}},
+        {"props": nested(5)},
+        {"props": nested(5, "deep enough")},
+        {"props": {"p": "x" * (10_240 - len('{"p":""}'))}},
+        {"props": {"p": "\u00e9" * ((10_240 - len('{"p":""}')) // 2)}},
+        {"props": {"int": 2**64 - 1, "float": 1.7976931348623157e308, "none": None, "true": True, "": ""}},
+        {"ts": "2000-01-01T00:00:00Z"},
+        {"ts": "2025-11-02T12:00:00Z"},
+    ],
+)
+def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
+    batch = decode(**fields)
+    assert not batch.refusals
+    assert len(batch.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({"name": ""}, "name", Reason.FIELD_REQUIRED),
+        ({"name": None}, "name", Reason.FIELD_REQUIRED),
+        ({"name": 7}, "name", Reason.FIELD_INVALID),
+        ({"name": "x" * 201}, "name", Reason.FIELD_TOO_LONG),
+        ({"name": "a\0b"}, "name", Reason.FIELD_INVALID),
+        ({"user_id": ""}, "user_id", Reason.FIELD_INVALID),
+        ({"user_id": 7}, "user_id", Reason.FIELD_INVALID),
+        ({"user_id": "u" * 201}, "user_id", Reason.FIELD_TOO_LONG),
+        ({"user_id": "\0"}, "user_id", Reason.FIELD_INVALID),
+        ({"idempotency_key": ""}, "idempotency_key", Reason.FIELD_INVALID),
+        ({"idempotency_key": ["k"]}, "idempotency_key", Reason.FIELD_INVALID),
+        ({"idempotency_key": "k" * 201}, "idempotency_key", Reason.FIELD_TOO_LONG),
+        ({"idempotency_key": "k\0"}, "idempotency_key", Reason.FIELD_INVALID),
+        ({"props": []}, "props", Reason.FIELD_INVALID),
+        ({"props": "{}"}, "props", Reason.FIELD_INVALID),
+        ({"properties": 1}, "props", Reason.FIELD_INVALID),
+        ({"props": {}, "properties": {}}, "properties", Reason.FIELD_INVALID),
+        ({"props": nested(6)}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props": {"a": [[[[[1]]]]]}}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props": {"p": "x" * (10_241 - len('{"p":""}'))}}, "props", Reason.FIELD_TOO_LONG),
+        ({"props": {"p": '"' * 5_200}}, "props", Reason.FIELD_TOO_LONG),
+        ({"props": {"p": "a\0b"}}, "props", Reason.FIELD_INVALID),
+        ({"props": {"list": [{"a\0b": 1}]}}, "props", Reason.FIELD_INVALID),
+        ({"props": {"p": math.inf}}, "props", Reason.FIELD_INVALID),
+        ({"props": {"p": [math.nan]}}, "props", Reason.FIELD_INVALID),
+        ({"propz": {}}, "propz", Reason.FIELD_UNKNOWN),
+        ({"id": "1"}, "id", Reason.FIELD_UNKNOWN),
+        ({"ts": 1_763_900_000}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "1999-12-31T23:59:59.999999Z"}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": "2025-11-02T12:00:00.000001Z"}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": "2000-01-01T00:00:00+00:01"}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": "9999-12-31T23:59:59-01:00"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "0001-01-01T00:00:00+01:00"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": ""}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "2025-11-01"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "2025-11-01T12:00"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "2025-13-01T12:00:00Z"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "2025-11-01T12:00:00+24:00"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "yesterday, about noon"}, "ts", Reason.FIELD_INVALID),
+    ],
+)
+def test_an_event_past_a_limit_is_refused_with_its_field_and_reason(
+    fields: dict[str, Any], field: str, reason: Reason
+) -> None:
+    batch = decode(**fields)
+    assert not batch.events
+    assert [(r.index, r.field, r.reason) for r in batch.refusals] == [(0, field, reason)]
+
+
+@pytest.mark.parametrize("event", [None, 1, "signup", [], True])
+def test_what_is_no_object_is_no_event(event: Any) -> None:
+    assert [(r.field, r.reason) for r in decode_json([event], ORIGIN).refusals] == [("events", Reason.FIELD_INVALID)]
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2025-11-01T11:00:00Z", "2025-11-01T11:00:00+00:00"),
+        ("2025-11-01t11:00:00z", "2025-11-01T11:00:00+00:00"),
+        ("2025-11-01 11:00:00", "2025-11-01T11:00:00+00:00"),
+        ("2025-11-01T11:00:00.5+05:30", "2025-11-01T05:30:00.500000+00:00"),
+        ("2025-10-31T23:30:00-01:00", "2025-11-01T00:30:00+00:00"),
+        ("2025-11-01T11:00:00.123456789Z", "2025-11-01T11:00:00.123456+00:00"),
+    ],
+)
+def test_a_timestamp_is_read_in_utc_to_the_microsecond(text: str, utc: str) -> None:
+    (event,) = decode(ts=text).events
+    assert event.ts.isoformat() == utc
+    assert not event.ts_is_default
+
+
+def test_an_event_without_ts_has_that_of_the_signature() -> None:
+    (event,) = decode().events
+    assert (event.ts, event.ts_is_default) == (SIGNED_AT, True)
+
+
+def test_properties_stands_for_props() -> None:
+    assert decode(properties={"plan": "pro"}).events == decode(props={"plan": "pro"}).events
+
+
+def test_no_props_and_empty_props_are_the_same() -> None:
+    assert decode(props=None).events[0].props == decode(props={}).events[0].props == b"{}"
+
+
+@pytest.mark.parametrize(("count", "reason"), [(0, Reason.BATCH_EMPTY), (1001, Reason.BATCH_TOO_LARGE)])
+def test_a_batch_has_1_to_1000_events(count: int, reason: Reason) -> None:
+    with pytest.raises(NimbusError, check=lambda e: e.reason is reason):
+        decode_json([{"name": "x"}] * count, ORIGIN)
+    assert len(decode_json([{"name": "x"}] * 1000, ORIGIN).events) == 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", Reason.REQUEST_UNPARSABLE),
+        (b"[]", Reason.REQUEST_UNPARSABLE),
+        (b'{"events": [', Reason.REQUEST_UNPARSABLE),
+        (b'{"events": [{"name": "\xff"}]}', Reason.REQUEST_UNPARSABLE),
+        (b'{"events": [{"name": "\\ud800"}]}', Reason.REQUEST_UNPARSABLE),
+        (b'{"events": [{"name": "x", "props": {"p": 1e999}}]}', Reason.REQUEST_UNPARSABLE),
+        (b'{"events": [{"name": "x", "props": {"p": NaN}}]}', Reason.REQUEST_UNPARSABLE),
+        (b"[" * 100_000, Reason.REQUEST_UNPARSABLE),
+        (b'{"events": {}}', Reason.FIELD_INVALID),
+        (b'{"project_id": 1}', Reason.FIELD_INVALID),
+        (b'{"event": []}', Reason.FIELD_UNKNOWN),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused_as_a_whole(body: bytes, reason: Reason) -> None:
+    with pytest.raises(NimbusError, check=lambda e: e.reason is reason):
+        parse_json(body)
+
+
+def test_a_body_gives_its_project_and_events() -> None:
+    assert parse_json(b'{"project_id": "p", "events": [{"name": "x"}]}') == ("p", [{"name": "x"}])
+    assert parse_json(b'{"project_id": null, "events": null}') == ("", [])

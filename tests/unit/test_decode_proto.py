@@ -1,0 +1,118 @@
+"""What protobuf an event may be, at each limit and just past it."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nimbus.v1.event_service_pb2 import Event, IngestEventsRequest
+from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.ingest.decode import Batch, Origin, decode_proto
+
+NOW = datetime(2025, 11, 1, 12, 0, tzinfo=UTC)
+ORIGIN = Origin(received_at=NOW, default_ts=NOW, signature="ab" * 32)
+YEAR_2000 = 946_684_800
+TOMORROW = int(NOW.timestamp()) + 86_400
+
+
+def decode(**fields: Any) -> Batch:
+    return decode_proto([Event(**{"name": "signup"} | fields)], ORIGIN)
+
+
+def struct(**fields: Any) -> Struct:
+    message = Struct()
+    message.update(fields)
+    return message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "x" * 200, "user_id": "u" * 200, "idempotency_key": "k" * 200},
+        {"props": struct()},
+        {"props": struct(a={"a": {"a": {"a": {}}}})},
+        {"props_json": b"{}"},
+        {"props_json": b' { "spaces do not count" : 1 } ' + b" " * 20_000},
+        {"props_json": b'{"p":"' + b"x" * 10_232 + b'"}'},
+        {"props_json": b'{"a":{"a":{"a":[{}]}}}'},
+        {"props_json": b'{"a":{"a":{"a":{"a":["leaf"]}}}}'},
+        {"ts": Timestamp(seconds=YEAR_2000)},
+        {"ts": Timestamp(seconds=TOMORROW)},
+    ],
+)
+def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
+    batch = decode(**fields)
+    assert not batch.refusals
+    assert len(batch.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({"name": ""}, "name", Reason.FIELD_REQUIRED),
+        ({"name": "x" * 201}, "name", Reason.FIELD_TOO_LONG),
+        ({"name": "a\0b"}, "name", Reason.FIELD_INVALID),
+        ({"user_id": ""}, "user_id", Reason.FIELD_INVALID),
+        ({"user_id": "u" * 201}, "user_id", Reason.FIELD_TOO_LONG),
+        ({"idempotency_key": ""}, "idempotency_key", Reason.FIELD_INVALID),
+        ({"idempotency_key": "k" * 201}, "idempotency_key", Reason.FIELD_TOO_LONG),
+        ({"props": struct(a={"a": {"a": {"a": {"a": {}}}}})}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props": struct(a="x" * 10_233)}, "props", Reason.FIELD_TOO_LONG),
+        ({"props": struct(a="\0")}, "props", Reason.FIELD_INVALID),
+        ({"props": struct(a=math.inf)}, "props", Reason.FIELD_INVALID),
+        ({"props": struct(a=[math.nan])}, "props", Reason.FIELD_INVALID),
+        ({"props_json": b""}, "props_json", Reason.FIELD_INVALID),
+        ({"props_json": b"[]"}, "props_json", Reason.FIELD_INVALID),
+        ({"props_json": b'{"a": 1e999}'}, "props_json", Reason.FIELD_INVALID),
+        ({"props_json": b'{"a": "\xff"}'}, "props_json", Reason.FIELD_INVALID),
+        ({"props_json": b'{"a": "\\ud800"}'}, "props_json", Reason.FIELD_INVALID),
+        ({"props_json": b'{"a":' * 5_000}, "props_json", Reason.FIELD_INVALID),
+        ({"props_json": b'{"a": "\\u0000"}'}, "props", Reason.FIELD_INVALID),
+        ({"props_json": b'{"a":{"a":{"a":{"a":[[]]}}}}'}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props_json": b'{"p":"' + b"x" * 10_233 + b'"}'}, "props", Reason.FIELD_TOO_LONG),
+        ({"ts": Timestamp(seconds=YEAR_2000 - 1, nanos=999_999_999)}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": Timestamp(seconds=TOMORROW, nanos=1000)}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": Timestamp()}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": Timestamp(seconds=YEAR_2000, nanos=-1)}, "ts", Reason.FIELD_INVALID),
+        ({"ts": Timestamp(seconds=YEAR_2000, nanos=1_000_000_000)}, "ts", Reason.FIELD_INVALID),
+        ({"ts": Timestamp(seconds=2**62)}, "ts", Reason.FIELD_INVALID),
+        ({"ts": Timestamp(seconds=-(2**62))}, "ts", Reason.FIELD_INVALID),
+    ],
+)
+def test_an_event_past_a_limit_is_refused_with_its_field_and_reason(
+    fields: dict[str, Any], field: str, reason: Reason
+) -> None:
+    batch = decode(**fields)
+    assert not batch.events
+    assert [(r.index, r.field, r.reason) for r in batch.refusals] == [(0, field, reason)]
+
+
+def test_whole_numbers_of_a_struct_stay_whole() -> None:
+    (event,) = decode(props=struct(a=7, b=-0.5, c=2.0**53, d=True, e=None)).events
+    assert sorted(event.props[1:-1].split(b",")) == [
+        b'"a":7',
+        b'"b":-0.5',
+        b'"c":9007199254740992',
+        b'"d":true',
+        b'"e":null',
+    ]
+
+
+def test_integers_of_props_json_keep_64_bits() -> None:
+    (event,) = decode(props_json=b'{"id": 18446744073709551615}').events
+    assert event.props == b'{"id":18446744073709551615}'
+
+
+def test_a_ts_keeps_its_microseconds() -> None:
+    (event,) = decode(ts=Timestamp(seconds=YEAR_2000, nanos=123_456_999)).events
+    assert event.ts == datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=123_456)
+
+
+@pytest.mark.parametrize(("count", "reason"), [(0, Reason.BATCH_EMPTY), (1001, Reason.BATCH_TOO_LARGE)])
+def test_a_batch_has_1_to_1000_events(count: int, reason: Reason) -> None:
+    with pytest.raises(NimbusError, check=lambda e: e.reason is reason):
+        decode_proto(IngestEventsRequest(events=[Event(name="x")] * count).events, ORIGIN)
+    assert len(decode_proto([Event(name="x")] * 1000, ORIGIN).events) == 1000
