@@ -13,6 +13,8 @@ from nimbus_server.errors import StartupError
 
 PREFIX = "NIMBUS_"
 SECRET_BYTES_MIN = 32
+# Parts of the secrets that the documentation shows.
+EXAMPLE_SECRETS = ("secret-key", "secret-jwt-key")
 
 StringList = Annotated[tuple[str, ...], NoDecode]
 
@@ -83,6 +85,11 @@ class Settings(BaseSettings):
             return value.strip().replace("postgresql+asyncpg://", "postgresql://", 1) or None
         return value
 
+    @field_validator("jwt_secret", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper_case(cls, value: Any) -> Any:
@@ -150,7 +157,7 @@ def require_secrets(settings: Settings) -> None:
     if not settings.production or settings.jwt_secret is None:
         return
     secret = settings.jwt_secret.get_secret_value()
-    if len(secret.encode()) < SECRET_BYTES_MIN or len(set(secret)) < 10 or "secret-key" in secret:
+    if len(secret.encode()) < SECRET_BYTES_MIN or len(set(secret)) < 10 or any(e in secret for e in EXAMPLE_SECRETS):
         raise StartupError(
             f"NIMBUS_JWT_SECRET is too short or a well-known example: production wants at least {SECRET_BYTES_MIN} "
             "random bytes. `nimbus config --new-secrets` prints one."

@@ -76,7 +76,7 @@ class Tokens:
                 options={"require": ["exp", "iat", "iss", "aud", "sub", "sid", "jti", "typ"]},
             )
             if claims["typ"] != kind:
-                raise NimbusError(Reason.TOKEN_INVALID, f"This call takes an {kind} token, and this is another kind.")
+                raise NimbusError(Reason.TOKEN_INVALID, f"This call takes the {kind} token, and this is another kind.")
             return TokenClaims(UUID(claims["sub"]), UUID(claims["sid"]), UUID(claims["jti"]))
         except jwt.ExpiredSignatureError:
             raise NimbusError(Reason.TOKEN_EXPIRED, "The token has expired. Refresh it, or log in again.") from None

@@ -207,7 +207,7 @@ def _parse_ts(text: str) -> datetime:
     try:
         if len(text) < len("2025-11-01T12:00:00") or text[10] not in "Tt ":
             raise ValueError(text)
-        ts = datetime.fromisoformat(text)
+        ts = datetime.fromisoformat(text.replace("z", "Z"))
         return ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts.astimezone(UTC)
     except (ValueError, OverflowError):
         raise EventRefusedError(

@@ -41,7 +41,7 @@ class Ingest:
         patience = RETRY_SECONDS_MAX if deadline_seconds is None else deadline_seconds - ANSWER_SECONDS
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_storage_is_away),
-            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
             stop=stop_after_delay(min(patience, RETRY_SECONDS_MAX)),
             reraise=True,
         ):

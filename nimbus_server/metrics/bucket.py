@@ -18,9 +18,12 @@ class Bucket:
         return at - (at - EPOCH) % self.width
 
     def ceil(self, at: datetime) -> datetime:
-        """Start of the first bucket that does not start before `at`."""
+        """Start of the first bucket that does not start before `at`; `at` itself where the calendar ends before it."""
         floor = self.floor(at)
-        return floor if floor == at else floor + self.width
+        try:
+            return floor if floor == at else floor + self.width
+        except OverflowError:
+            return at
 
 
 BUCKETS = {
