@@ -85,7 +85,7 @@ def storage_unavailable() -> NimbusError:
     """The database is away, or can't take more."""
     return NimbusError(
         Reason.STORAGE_UNAVAILABLE,
-        "The database can't take this right now. Retry: a repeated ingest request stores nothing twice.",
+        "The database can't take this right now. Try again: events with an idempotency_key are never stored twice.",
         retry_after_seconds=1.0,
     )
 

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
         120, ge=1, le=10_000_000, description="Requests a minute and address; event ingestion may do twice as many"
     )
 
+    trusted_proxies: int = Field(
+        0, ge=0, le=10, description="Proxies in front that append the client's address to X-Forwarded-For"
+    )
+
     bind_address: str = Field("127.0.0.1", description="Address that both ports listen on")
     http_port: int = Field(8000, ge=0, le=65_535, description="Envoy: REST, gRPC, gRPC-web and /docs")
     grpc_port: int = Field(50_051, ge=0, le=65_535, description="Native gRPC, straight to the workers")

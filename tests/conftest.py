@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,7 @@ async def template_database(stack: Stack) -> str:
 
 
 @pytest.fixture
-async def dsn(stack: Stack, template_database: str) -> AsyncIterator[str]:
+async def dsn(stack: Stack, template_database: str) -> str:
     """A database of the test's own, migrated and empty, in a real PostgreSQL."""
     name = f"test_{uuid.uuid4().hex[:8]}"
     async with await psycopg.AsyncConnection.connect(stack.dsn(), autocommit=True) as connection:
@@ -145,7 +145,7 @@ async def dsn(stack: Stack, template_database: str) -> AsyncIterator[str]:
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template_database))
         )
     # It goes with the stack: to drop it would cost a checkpoint.
-    yield stack.dsn(name)
+    return stack.dsn(name)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from nimbus_server.health.store import HealthStore
 
 OK = "ok"
 FAILING = "failing"
+READ_ONLY = "The database takes no writes: it is a standby, or set read-only."
 
 
 class HealthService:
@@ -26,13 +27,18 @@ class HealthService:
         missing = await self._store.missing_migrations()
         if missing:
             raise NimbusError(Reason.STORAGE_UNAVAILABLE, _hint(missing), retry_after_seconds=5.0)
+        if not await self._store.is_writable():
+            raise NimbusError(Reason.STORAGE_UNAVAILABLE, READ_ONLY, retry_after_seconds=5.0)
         return pb.CheckReadinessResponse(status=OK)
 
     async def GetHealthDetails(self, _request: pb.GetHealthDetailsRequest) -> pb.GetHealthDetailsResponse:
         started = time.perf_counter()
         try:
             missing = await self._store.missing_migrations()
-            database = pb.HealthCheck(name="database", status=OK)
+            writable = await self._store.is_writable()
+            database = pb.HealthCheck(
+                name="database", status=OK if writable else FAILING, hint="" if writable else READ_ONLY
+            )
             schema = pb.HealthCheck(name="schema", status=FAILING if missing else OK, hint=_hint(missing))
         except NimbusError as error:
             database = pb.HealthCheck(name="database", status=FAILING, hint=error.message)

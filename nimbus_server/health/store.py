@@ -17,3 +17,9 @@ class HealthStore:
         """
         async with self._database.transaction() as connection:
             return await migrate.missing(connection)
+
+    async def is_writable(self) -> bool:
+        """Whether it takes writes: a standby before its promotion does not. Raises what Database.transaction does."""
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute("SELECT current_setting('transaction_read_only') = 'off'")).fetchone()
+            return row is not None and bool(row[0])

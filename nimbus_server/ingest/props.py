@@ -8,21 +8,23 @@ import orjson
 from nimbus_server.errors import Reason
 from nimbus_server.ingest.event import PROPS_BYTES_MAX, PROPS_DEPTH_MAX, EventRefusedError
 
+# A number in a list is the worst: 2 bytes as JSON, 13 in a Struct.
+STRUCT_BYTES_PER_JSON_BYTE = 8
+
 
 def encode_props(props: dict[str, Any]) -> bytes:
     """The properties as compact JSON.
 
     Raises EventRefusedError where they are too large or too deep, or hold NUL or a number that is not finite.
     """
-    _check(props, PROPS_DEPTH_MAX)
+    # So many keys and values are too many bytes in any case: nothing larger is walked.
+    _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
     try:
         encoded = orjson.dumps(props)
     except orjson.JSONEncodeError:
         raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be valid JSON.") from None
     if len(encoded) > PROPS_BYTES_MAX:
-        raise EventRefusedError(
-            "props", Reason.FIELD_TOO_LONG, f"props must have at most {PROPS_BYTES_MAX} bytes as JSON."
-        )
+        raise _too_long()
     return encoded
 
 
@@ -40,8 +42,14 @@ def parse_props(encoded: bytes) -> dict[str, Any]:
 def struct_to_dict(struct: Any) -> dict[str, Any]:
     """A google.protobuf.Struct as a dict, with whole numbers as int.
 
-    Walked by hand: json_format takes ten times as long.
+    Walked by hand: json_format takes ten times as long. Raises EventRefusedError where it is too large in any case.
     """
+    if struct.ByteSize() > STRUCT_BYTES_PER_JSON_BYTE * PROPS_BYTES_MAX:
+        raise _too_long()
+    return _fields(struct)
+
+
+def _fields(struct: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in struct.fields.items()}
 
 
@@ -55,28 +63,33 @@ def _plain(value: Any) -> Any:
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":
-        return struct_to_dict(value.struct_value)
+        return _fields(value.struct_value)
     if kind == "list_value":
         return [_plain(item) for item in value.list_value.values]
     return None
 
 
-def _check(value: Any, levels: int) -> None:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise EventRefusedError("props", Reason.FIELD_INVALID, "props must not contain NUL.")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise EventRefusedError("props", Reason.FIELD_INVALID, "props must hold finite numbers only.")
-    elif isinstance(value, dict | list):
-        if levels == 0:
-            raise EventRefusedError(
-                "props", Reason.PROPS_TOO_DEEP, f"props must have at most {PROPS_DEPTH_MAX} levels of nesting."
-            )
-        if isinstance(value, dict):
-            for key, item in value.items():
-                _check(key, levels)
-                _check(item, levels - 1)
-        else:
-            for item in value:
-                _check(item, levels - 1)
+def _check(value: Any, levels: int, budget: int) -> int:
+    """Check a value of at most `budget` values, and return how many are left of it."""
+    if budget == 0:
+        raise _too_long()
+    budget -= 1
+    if isinstance(value, str) and "\0" in value:
+        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must not contain NUL.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must hold finite numbers only.")
+    if not isinstance(value, dict | list):
+        return budget
+    if levels == 0:
+        raise EventRefusedError(
+            "props", Reason.PROPS_TOO_DEEP, f"props must have at most {PROPS_DEPTH_MAX} levels of nesting."
+        )
+    for item in (*value, *value.values()) if isinstance(value, dict) else value:
+        budget = _check(item, levels - 1, budget)
+    return budget
+
+
+def _too_long() -> EventRefusedError:
+    return EventRefusedError(
+        "props", Reason.FIELD_TOO_LONG, f"props must have at most {PROPS_BYTES_MAX} bytes as JSON."
+    )

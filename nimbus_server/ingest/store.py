@@ -1,9 +1,11 @@
 """Appends events to a project's log in PostgreSQL."""
 
+from asyncio import Semaphore
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from nimbus_server.errors import project_not_found
 from nimbus_server.ingest.event import NewEvent
@@ -22,7 +24,8 @@ ON CONFLICT (project_id, id) DO NOTHING
 RECALL_KEYS = "SELECT id, ts FROM event_keys WHERE project_id = %(project_id)s AND id = ANY(%(ids)s)"
 
 # The look at what is stored already is a scalar subquery on purpose: a join might read the whole log instead of
-# probing its primary key. Nobody else appends to this project meanwhile, so what is not there stays so.
+# probing its primary key. The bounds on ts leave the partitions aside that the batch does not touch. Nobody else
+# appends to this project meanwhile, so what is not there stays so.
 APPEND = """
 WITH incoming AS (
     SELECT DISTINCT ON (ts, id) *
@@ -32,7 +35,8 @@ WITH incoming AS (
 ), fresh AS (
     SELECT i.*, row_number() OVER (ORDER BY ord) AS n
     FROM incoming i
-    WHERE (SELECT true FROM events e WHERE e.project_id = %(project_id)s AND e.ts = i.ts AND e.id = i.id) IS NULL
+    WHERE (SELECT true FROM events e WHERE e.project_id = %(project_id)s AND e.ts = i.ts AND e.id = i.id
+                             AND e.ts BETWEEN %(first_ts)s AND %(last_ts)s) IS NULL
 ), stored AS (
     INSERT INTO events (project_id, ts, id, seq, received_at, name, user_id, idempotency_key, props)
     SELECT %(project_id)s, ts, id, %(last_seq)s + n, %(received_at)s, name, user_id, idempotency_key, props::jsonb
@@ -47,20 +51,29 @@ SELECT count(*) FROM stored
 """
 
 
+# More would only wait for the project's lock, each with a connection that another project could use.
+APPENDS_AT_ONCE = 2
+
+
 class EventLog:
     """The writing end of the log. Raises what Database.transaction does; then nothing is stored."""
 
     def __init__(self, database: Database, partitions: Partitions) -> None:
         self._database = database
         self._partitions = partitions
+        # By project, while someone appends to it.
+        self._turns: WeakValueDictionary[UUID, Semaphore] = WeakValueDictionary()
 
     async def append(self, project_id: UUID, events: Sequence[NewEvent], received_at: datetime) -> int:
         """Store the events that are not stored yet and return how many those were; durable on return.
 
         Raises NimbusError with PROJECT_NOT_FOUND where the project was deleted.
         """
+        if not events:
+            return 0
         await self._partitions.ensure({month_of(event.ts) for event in events})
-        async with self._database.transaction() as connection:
+        turn = self._turns.setdefault(project_id, Semaphore(APPENDS_AT_ONCE))
+        async with turn, self._database.transaction() as connection:
             row = await (await connection.execute(LOCK_STREAM, (project_id,))).fetchone()
             if row is None:
                 raise project_not_found()
@@ -71,6 +84,8 @@ class EventLog:
                     "project_id": project_id,
                     "last_seq": row[0],
                     "received_at": received_at,
+                    "first_ts": min(e.ts for e in events),
+                    "last_ts": max(e.ts for e in events),
                     "tss": [e.ts for e in events],
                     "ids": [e.id for e in events],
                     "names": [e.name for e in events],

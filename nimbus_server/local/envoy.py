@@ -61,21 +61,21 @@ LOCAL_REPLIES = (
         502,
         14,
         Reason.WORKER_UNAVAILABLE,
-        "The worker went away during the call. Retry: a repeated ingest request stores nothing twice.",
+        "The worker went away during the call. Try again: events with an idempotency_key are never stored twice.",
         1,
     ),
     LocalReply(
         503,
         14,
         Reason.WORKER_UNAVAILABLE,
-        "No worker can take the call right now. Retry: a repeated ingest request stores nothing twice.",
+        "No worker can take the call right now. Try again: events with an idempotency_key are never stored twice.",
         1,
     ),
     LocalReply(
         504,
         4,
         Reason.DEADLINE_EXCEEDED,
-        "The call took longer than it was given. Retry: a repeated ingest request stores nothing twice.",
+        "The call took longer than it was given. Try again: events with an idempotency_key are never stored twice.",
     ),
 )
 
@@ -100,6 +100,7 @@ def render(settings: Settings, sockets: Sequence[Path], admin_socket: Path) -> s
         body_bytes_max=BODY_BYTES_MAX,
         local_replies=LOCAL_REPLIES,
         allowed_origins=settings.allowed_origins,
+        trusted_proxies=settings.trusted_proxies,
         rate_limited=settings.rate_limited,
         rate_limit_per_minute=settings.rate_limit_per_minute,
         request_timeout_seconds=settings.request_timeout_seconds,

@@ -1,12 +1,13 @@
 """The pool of connections, and what its failures mean to a caller."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self, TypeAlias
 
 import psycopg
 import structlog
 from psycopg.abc import Params, QueryNoTemplate
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
@@ -19,8 +20,19 @@ log = structlog.get_logger(__name__)
 CHECKOUT_TIMEOUT_SECONDS = 5.0
 # Callers that may wait for a connection; one more is told that the server is overloaded.
 MAX_WAITING = 1000
-# No statement of a request needs longer; without a bound one bad query could hold a connection for good.
-STATEMENT_TIMEOUT_SECONDS = 30
+# Bounds on what one call can hold: a statement, a lock that others wait for, a worker that hangs inside a transaction.
+# Acknowledged means durable, whatever the role or the database is set to.
+SESSION_OPTIONS = (
+    "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s "
+    "-c synchronous_commit=on -c timezone=UTC"
+)
+
+# What says that the database is away, full, or for the moment a standby that takes no writes.
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
@@ -46,17 +58,19 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         if settings.database_url is None:
             raise ValueError("a database needs settings.database_url")
+        dsn = settings.database_url.get_secret_value()
         self._pool = AsyncConnectionPool(
-            settings.database_url.get_secret_value(),
+            dsn,
             min_size=min(2, settings.db_pool_size),
             max_size=settings.db_pool_size + settings.db_max_overflow,
             timeout=CHECKOUT_TIMEOUT_SECONDS,
             max_waiting=MAX_WAITING,
-            # A connection that died while idle is replaced at checkout instead of failing the next call.
-            check=AsyncConnectionPool.check_connection,
             kwargs={
                 "application_name": "nimbus",
-                "options": f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s -c timezone=UTC",
+                "options": f"{conninfo_to_dict(dsn).get('options') or ''} {SESSION_OPTIONS}".strip(),
+                # Without these a network that swallows packets holds a connection for hours.
+                "keepalives_idle": 10,
+                "tcp_user_timeout": 15_000,
                 "cursor_factory": _EchoCursor if settings.db_echo else psycopg.AsyncCursor,
             },
             open=False,
@@ -78,7 +92,8 @@ class Database:
         be reached or is lost on the way, and DEADLINE_EXCEEDED where a statement runs too long.
         """
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with AsyncExitStack() as stack:
+                connection = await self._begin(stack)
                 yield connection
         except TooManyRequests:
             raise overloaded() from None
@@ -86,6 +101,24 @@ class Database:
             raise NimbusError(
                 Reason.DEADLINE_EXCEEDED, "The database took too long over this. Ask for less, or try again later."
             ) from None
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except (*AWAY, PoolTimeout) as error:
             log.warning("database unavailable", error=str(error).strip())
             raise storage_unavailable() from error
+
+    async def _begin(self, stack: AsyncExitStack) -> Connection:
+        """A connection whose transaction has begun; `stack` ends it.
+
+        One that died while it was idle shows here, where nothing is lost yet, and the next one is taken.
+        """
+        for _ in range(self._pool.max_size):
+            async with AsyncExitStack() as attempt:
+                connection = await attempt.enter_async_context(self._pool.connection())
+                try:
+                    await attempt.enter_async_context(connection.transaction())
+                except psycopg.OperationalError:
+                    if not connection.broken:
+                        raise
+                    continue
+                stack.push_async_exit(attempt.pop_all())
+                return connection
+        raise PoolTimeout("every connection was dead")

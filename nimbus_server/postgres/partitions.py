@@ -10,6 +10,8 @@ from nimbus_server.postgres.database import Connection, Database
 # Any constant that no other program on the database uses for an advisory lock.
 ADVISORY_LOCK = 7_346_218_002
 MONTHS_AHEAD = 3
+# What is older lies in `events_before_2020`, which a migration makes.
+FIRST_MONTH = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def month_of(ts: datetime) -> datetime:
@@ -35,7 +37,7 @@ class Partitions:
 
         Runs in a transaction of its own, before the one that inserts. Raises what Database.transaction does.
         """
-        lacking = set(months) - self._known
+        lacking = {month for month in months if month >= FIRST_MONTH} - self._known
         if not lacking:
             return
         async with self._database.transaction() as connection:
@@ -50,10 +52,6 @@ class Partitions:
         for _ in range(MONTHS_AHEAD):
             months.append(next_month(months[-1]))
         await self.ensure(months)
-
-    def forget(self) -> None:
-        """Ask the database again next time: a partition was missing that should have been there."""
-        self._known.clear()
 
 
 async def _create(connection: Connection, month: datetime) -> None:

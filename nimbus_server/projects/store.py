@@ -17,7 +17,26 @@ SELECT_PROJECT = sql.SQL(
     "JOIN api_keys k ON k.project_id = p.id AND k.expires_at IS NULL "
     "WHERE m.user_id = %(user_id)s "
 )
+# What one transaction deletes of each table, oldest first: found and bounded by the primary key.
 PURGE_STEP_EVENTS = 5000
+PURGE_STEPS = (
+    """
+    DELETE FROM events WHERE project_id = %(project_id)s AND (ts, id) <= (
+        (SELECT ts, id FROM events WHERE project_id = %(project_id)s ORDER BY ts, id LIMIT 1 OFFSET %(others)s)
+        UNION ALL SELECT 'infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff' LIMIT 1
+    )
+    """,
+    """
+    DELETE FROM event_counts WHERE project_id = %(project_id)s AND minute <= coalesce((
+        SELECT minute FROM event_counts WHERE project_id = %(project_id)s ORDER BY minute LIMIT 1 OFFSET %(others)s
+    ), 'infinity')
+    """,
+    """
+    DELETE FROM event_keys WHERE project_id = %(project_id)s AND id <= coalesce((
+        SELECT id FROM event_keys WHERE project_id = %(project_id)s ORDER BY id LIMIT 1 OFFSET %(others)s
+    ), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    """,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +115,18 @@ class ProjectStore:
     async def rotate_key(
         self, user_id: UUID, project_id: UUID, key_id: str, secret_encrypted: bytes, grace_seconds: int
     ) -> Project:
-        """Put a new key in force. The one before works for `grace_seconds` more; any older one is dead."""
+        """Put a new key in force. The one before works for `grace_seconds` more; with 0, every older one is dead."""
         async with self._database.transaction() as connection:
             await _project(connection, user_id, project_id)
             # The lock makes two rotations at once follow each other.
             await connection.execute("UPDATE projects SET updated_at = now() WHERE id = %s", (project_id,))
             await connection.execute(
-                "DELETE FROM api_keys WHERE project_id = %s AND expires_at IS NOT NULL", (project_id,)
+                "DELETE FROM api_keys WHERE project_id = %s AND (expires_at <= now() OR %s)",
+                (project_id, grace_seconds == 0),
             )
             await connection.execute(
-                "UPDATE api_keys SET expires_at = now() + make_interval(secs => %s) WHERE project_id = %s",
+                "UPDATE api_keys SET expires_at = now() + make_interval(secs => %s) "
+                "WHERE project_id = %s AND expires_at IS NULL",
                 (grace_seconds, project_id),
             )
             await _add_key(connection, project_id, key_id, secret_encrypted)
@@ -114,20 +135,16 @@ class ProjectStore:
     async def purge_step(self) -> bool:
         """Delete some of what deleted projects left behind; False where nothing is left."""
         async with self._database.transaction() as connection:
-            cursor = await connection.execute("SELECT project_id FROM purges LIMIT 1 FOR UPDATE SKIP LOCKED")
+            cursor = await connection.execute(
+                "SELECT project_id FROM purges ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED"
+            )
             row = await cursor.fetchone()
             if row is None:
                 return False
-            project = {"project_id": row[0], "step": PURGE_STEP_EVENTS}
-            deleted = await connection.execute(
-                "DELETE FROM events WHERE project_id = %(project_id)s AND (ts, id) IN "
-                "(SELECT ts, id FROM events WHERE project_id = %(project_id)s ORDER BY ts, id LIMIT %(step)s)",
-                project,
-            )
-            if deleted.rowcount == 0:
-                await connection.execute("DELETE FROM event_counts WHERE project_id = %(project_id)s", project)
-                await connection.execute("DELETE FROM event_keys WHERE project_id = %(project_id)s", project)
-                await connection.execute("DELETE FROM purges WHERE project_id = %(project_id)s", project)
+            which = {"project_id": row[0], "others": PURGE_STEP_EVENTS - 1}
+            deleted = [await connection.execute(step, which) for step in PURGE_STEPS]
+            if not any(step.rowcount for step in deleted):
+                await connection.execute("DELETE FROM purges WHERE project_id = %s", (row[0],))
             return True
 
 

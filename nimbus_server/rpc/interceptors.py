@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc.aio import AbortError
 from grpc_interceptor.server import AsyncServerInterceptor
 
@@ -106,18 +106,23 @@ class AdmitInterceptor(AsyncServerInterceptor):
         if rpc is None:
             return await super().intercept(method, request_or_iterator, context, method_name)
         call = current_call.get()
-        try:
-            request = rpc.request_class.FromString(request_or_iterator)
-        except DecodeError:
-            name = rpc.request_class.DESCRIPTOR.full_name
-            raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The request is not a valid {name} message.") from None
+        raw: bytes = request_or_iterator
+        if len(raw) > rpc.request_bytes_max:
+            raise NimbusError(
+                Reason.REQUEST_UNPARSABLE, f"A request of this call has at most {rpc.request_bytes_max} bytes."
+            )
+        # A stranger's message is not parsed. Over REST the signature is over the body inside of the message, and all
+        # that a client can put there are bytes.
+        request = rpc.parse(raw) if call.is_rest else None
         if rpc.access != Access.ACCESS_PUBLIC:
-            current_caller.set(await self._authenticate(rpc, call, request_or_iterator, request))
+            current_caller.set(await self._authenticate(rpc, call, raw, request))
+        if request is None:
+            request = rpc.parse(raw)
         if rpc.has_json_body:
-            read_json_body(request, call.is_rest)
+            read_json_body(request, call.rest_path)
         return await method(request, context)
 
-    async def _authenticate(self, rpc: Rpc, call: Call, raw: bytes, request: Message) -> Caller:
+    async def _authenticate(self, rpc: Rpc, call: Call, raw: bytes, request: Message | None) -> Caller:
         if rpc.access == Access.ACCESS_PROJECT and any(h in call.metadata for h in SIGNATURE_HEADERS):
             return await self._authenticator.machine(_signed_request(call, raw, request), self._clock())
         scheme, _, token = call.metadata.get("authorization", "").partition(" ")
@@ -127,12 +132,12 @@ class AdmitInterceptor(AsyncServerInterceptor):
         return await self._authenticator.person(token.strip(), kind)
 
 
-def _signed_request(call: Call, raw: bytes, request: Message) -> SignedRequest:
+def _signed_request(call: Call, raw: bytes, request: Message | None) -> SignedRequest:
     lacking = [name for name in SIGNATURE_HEADERS if not call.metadata.get(name)]
     if lacking:
         raise NimbusError(Reason.CREDENTIALS_MISSING, f"A signed request also needs {' and '.join(lacking)}.")
     key_id, timestamp, signature = (call.metadata[name] for name in SIGNATURE_HEADERS)
-    if call.rest_path is None:
+    if call.rest_path is None or request is None:
         return SignedRequest(key_id, timestamp, signature, "POST", call.rpc, raw)
     # Of the RPCs that a machine may call only the one with an HttpBody has a body over REST.
     body: bytes = request.http_body.data if "http_body" in request.DESCRIPTOR.fields_by_name else b""  # type: ignore[attr-defined]

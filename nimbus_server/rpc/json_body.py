@@ -15,15 +15,16 @@ from nimbus_server.errors import NimbusError, Reason, field_error
 JSON_BODY = "json_body"
 
 
-def read_json_body(request: Any, is_rest: bool) -> None:
+def read_json_body(request: Any, rest_path: str | None) -> None:
     """Merge the JSON object in `request.json_body` into the request; no body is an empty object.
 
     Raises NimbusError with REQUEST_UNPARSABLE, FIELD_UNKNOWN or FIELD_INVALID.
     """
-    if not is_rest:
+    if rest_path is None:
         if request.HasField(JSON_BODY):
             raise field_error(Reason.FIELD_INVALID, JSON_BODY, f"{JSON_BODY} is for the REST gateway alone.")
         return
+    refuse_query(rest_path)
     body = request.json_body.data
     try:
         fields = orjson.loads(body) if body else {}
@@ -34,6 +35,12 @@ def read_json_body(request: Any, is_rest: bool) -> None:
     request.ClearField(JSON_BODY)
     for name, value in fields.items():
         _merge(request, name, value)
+
+
+def refuse_query(rest_path: str) -> None:
+    """Raise NimbusError with FIELD_UNKNOWN where fields stand in the query: a URL ends up in logs."""
+    if "?" in rest_path:
+        raise NimbusError(Reason.FIELD_UNKNOWN, "This call takes its fields in the body, and none in the query.")
 
 
 def _merge(request: Message, name: str, value: object) -> None:

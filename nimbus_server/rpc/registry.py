@@ -6,12 +6,17 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from nimbus.v1 import access_pb2
+from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.rpc.call import Context
 from nimbus_server.rpc.json_body import JSON_BODY
+
+# 1,000 events of 10 KB of props, and what goes with them.
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+REQUEST_BYTES_MAX = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,19 @@ class Rpc:
     name: str
     access: int
     request_class: type[Message]
+
+    @property
+    def request_bytes_max(self) -> int:
+        """Most bytes that a request may have: a full batch where it carries events, a page of text everywhere else."""
+        return BATCH_BYTES_MAX if "events" in self.request_class.DESCRIPTOR.fields_by_name else REQUEST_BYTES_MAX
+
+    def parse(self, raw: bytes) -> Message:
+        """The request in `raw`. Raises NimbusError with REQUEST_UNPARSABLE."""
+        try:
+            return self.request_class.FromString(raw)
+        except DecodeError:
+            name = self.request_class.DESCRIPTOR.full_name
+            raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The request is not a valid {name} message.") from None
 
     @property
     def has_json_body(self) -> bool:

@@ -14,11 +14,10 @@ from nimbus_server.accounts.authenticator import Authenticator
 from nimbus_server.clock import Clock
 from nimbus_server.errors import StartupError
 from nimbus_server.rpc.interceptors import AdmitInterceptor, ObserveInterceptor
-from nimbus_server.rpc.registry import handlers_of, rpcs_of
+from nimbus_server.rpc.registry import BATCH_BYTES_MAX, handlers_of, rpcs_of
 
 OPTIONS = [
-    # A full batch: 1,000 events of 10 KB of props, and what goes with them.
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_receive_message_length", BATCH_BYTES_MAX),
     # A page of 200 events with 10 KB of props, which a Struct may triple.
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
     # What Envoy lets through, so that a long path or header is answered by us.

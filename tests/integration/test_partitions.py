@@ -23,7 +23,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 async def partitions(database: Database) -> set[str]:
     async with database.transaction() as connection:
         found = await connection.execute(
-            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass"
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass "
+            "AND inhrelid <> 'events_before_2020'::regclass"
         )
         return {name for (name,) in await found.fetchall()}
 
@@ -50,9 +51,16 @@ def test_after_december_comes_january() -> None:
 
 async def test_events_years_apart_make_their_partitions_and_no_others(database: Database) -> None:
     project = await new_project(database)
-    days = [datetime(year, month, 28, tzinfo=UTC) for year, month in ((2000, 1), (2012, 2), (2025, 11))]
+    days = [datetime(year, month, 28, tzinfo=UTC) for year, month in ((2020, 1), (2022, 2), (2025, 11))]
     assert await EventLog(database, Partitions(database)).append(project, [event_at(day) for day in days], NOW) == 3
-    assert await partitions(database) == {"events_2000_01", "events_2012_02", "events_2025_11"}
+    assert await partitions(database) == {"events_2020_01", "events_2022_02", "events_2025_11"}
+
+
+async def test_old_events_share_one_partition_however_many_months_they_lie_in(database: Database) -> None:
+    project = await new_project(database)
+    days = [datetime(year, month, 28, tzinfo=UTC) for year in (2000, 2011, 2019) for month in (1, 6, 12)]
+    assert await EventLog(database, Partitions(database)).append(project, [event_at(day) for day in days], NOW) == 9
+    assert await partitions(database) == set()
 
 
 async def test_the_edges_of_a_month_belong_to_one_partition_each(database: Database) -> None:

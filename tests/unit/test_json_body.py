@@ -29,7 +29,7 @@ NAMES = st.sampled_from(
 
 def read(request: Any, body: object) -> Any:
     request.json_body.data = body if isinstance(body, bytes) else orjson.dumps(body)
-    read_json_body(request, is_rest=True)
+    read_json_body(request, "/v1/somewhere")
     return request
 
 
@@ -94,8 +94,8 @@ def test_a_wrong_password_type_is_not_repeated_in_the_error() -> None:
 @pytest.mark.parametrize("request_class", WITH_BODY, ids=lambda c: c.DESCRIPTOR.name)
 def test_over_grpc_a_json_body_is_refused(request_class: type[Message]) -> None:
     with pytest.raises(NimbusError, check=lambda e: e.reason is Reason.FIELD_INVALID):
-        read_json_body(request_class(json_body=HttpBody(data=b"{}")), is_rest=False)
-    read_json_body(request_class(), is_rest=False)
+        read_json_body(request_class(json_body=HttpBody(data=b"{}")), None)
+    read_json_body(request_class(), None)
 
 
 @given(st.sampled_from(WITH_BODY), st.dictionaries(NAMES, VALUES, max_size=3) | VALUES | st.binary())
@@ -106,7 +106,7 @@ def test_no_body_makes_another_error(request_class: type[Message], body: object)
         data = repr(body).encode("utf-8", "surrogatepass")
     request = request_class(json_body=HttpBody(data=data))
     try:
-        read_json_body(request, is_rest=True)
+        read_json_body(request, "/v1/somewhere")
     except NimbusError as error:
         assert error.reason in CALLERS_FAULTS  # noqa: PT017
     else:

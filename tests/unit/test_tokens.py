@@ -79,7 +79,6 @@ def test_one_kind_does_not_stand_in_for_the_other() -> None:
         {"jti": "x"},
         {"typ": "ACCESS"},
         {"typ": ["access"]},
-        {"iat": int(time.time()) + 86_400},
         {"nbf": int(time.time()) + 86_400},
         {"exp": "never"},
         *({name: None} for name in (*CLAIMS, "iat", "exp")),

@@ -150,8 +150,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"reason": "OVERLOADED", "domain": "nimbus"}
     """
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 80
-    """UNAVAILABLE, 503. The database is away or can't take more, or its schema is older than this server. Retry: a repeated
-    ingest request stores nothing twice.
+    """UNAVAILABLE, 503. The database is away or can't take more, or its schema is older than this server. Retry: events
+    with an idempotency key, and a request repeated with its signature, are never stored twice.
 
         {"reason": "STORAGE_UNAVAILABLE", "domain": "nimbus"}
     """
@@ -313,8 +313,8 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 71
     {"reason": "OVERLOADED", "domain": "nimbus"}
 """
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 80
-"""UNAVAILABLE, 503. The database is away or can't take more, or its schema is older than this server. Retry: a repeated
-ingest request stores nothing twice.
+"""UNAVAILABLE, 503. The database is away or can't take more, or its schema is older than this server. Retry: events
+with an idempotency key, and a request repeated with its signature, are never stored twice.
 
     {"reason": "STORAGE_UNAVAILABLE", "domain": "nimbus"}
 """

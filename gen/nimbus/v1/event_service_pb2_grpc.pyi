@@ -36,8 +36,10 @@ class EventServiceStub:
     IngestEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.IngestEventsRequest, _event_service_pb2.IngestEventsResponse]
     """Stores a batch of events. The answer comes after the commit: what it counts as accepted is durable.
 
-    Events that fail are reported by index and the others are stored. A repeated request, or a repeated event with
-    the same `idempotency_key`, changes nothing and is counted under `duplicates`, so it is always safe to retry.
+    Events that fail are reported by index and the others are stored. An event with an `idempotency_key` is stored
+    once however often it is sent, and so is a request that is repeated with its signature: what was stored before is
+    counted under `duplicates`. Two requests with the same bytes and the same `x-api-timestamp` are one request, so
+    give events keys, or sign with fractions of a second.
 
     Over REST the body is the JSON form of this message, `{"project_id": "…", "events": [{"name": "…", …}]}`, with
     `properties` accepted for `props`. A field of an event that this API does not have refuses that event.
@@ -59,8 +61,10 @@ class EventServiceAsyncStub(EventServiceStub):
     IngestEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.IngestEventsRequest, _event_service_pb2.IngestEventsResponse]  # type: ignore[assignment]
     """Stores a batch of events. The answer comes after the commit: what it counts as accepted is durable.
 
-    Events that fail are reported by index and the others are stored. A repeated request, or a repeated event with
-    the same `idempotency_key`, changes nothing and is counted under `duplicates`, so it is always safe to retry.
+    Events that fail are reported by index and the others are stored. An event with an `idempotency_key` is stored
+    once however often it is sent, and so is a request that is repeated with its signature: what was stored before is
+    counted under `duplicates`. Two requests with the same bytes and the same `x-api-timestamp` are one request, so
+    give events keys, or sign with fractions of a second.
 
     Over REST the body is the JSON form of this message, `{"project_id": "…", "events": [{"name": "…", …}]}`, with
     `properties` accepted for `props`. A field of an event that this API does not have refuses that event.
@@ -85,8 +89,10 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_event_service_pb2.IngestEventsResponse, _abc.Awaitable[_event_service_pb2.IngestEventsResponse]]:
         """Stores a batch of events. The answer comes after the commit: what it counts as accepted is durable.
 
-        Events that fail are reported by index and the others are stored. A repeated request, or a repeated event with
-        the same `idempotency_key`, changes nothing and is counted under `duplicates`, so it is always safe to retry.
+        Events that fail are reported by index and the others are stored. An event with an `idempotency_key` is stored
+        once however often it is sent, and so is a request that is repeated with its signature: what was stored before is
+        counted under `duplicates`. Two requests with the same bytes and the same `x-api-timestamp` are one request, so
+        give events keys, or sign with fractions of a second.
 
         Over REST the body is the JSON form of this message, `{"project_id": "…", "events": [{"name": "…", …}]}`, with
         `properties` accepted for `props`. A field of an event that this API does not have refuses that event.

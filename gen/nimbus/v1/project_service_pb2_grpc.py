@@ -112,7 +112,8 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKeys(self, request, context):
-        """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`.
+        """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`; without a grace, so are
+        those that an earlier rotation gave one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

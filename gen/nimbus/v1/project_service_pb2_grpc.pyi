@@ -49,7 +49,9 @@ class ProjectServiceStub:
     take is freed in the background.
     """
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.RotateKeysRequest, _project_service_pb2.RotateKeysResponse]
-    """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`."""
+    """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`; without a grace, so are
+    those that an earlier rotation gave one.
+    """
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
@@ -72,7 +74,9 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     take is freed in the background.
     """
     RotateKeys: _aio.UnaryUnaryMultiCallable[_project_service_pb2.RotateKeysRequest, _project_service_pb2.RotateKeysResponse]  # type: ignore[assignment]
-    """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`."""
+    """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`; without a grace, so are
+    those that an earlier rotation gave one.
+    """
 
 class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     """Projects: each has a log of events, members who may read it, and an API key that signs for it.
@@ -128,6 +132,8 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _project_service_pb2.RotateKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_project_service_pb2.RotateKeysResponse, _abc.Awaitable[_project_service_pb2.RotateKeysResponse]]:
-        """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`."""
+        """Replaces the project's API key. The old key is dead at once, or after `grace_seconds`; without a grace, so are
+        those that an earlier rotation gave one.
+        """
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
