@@ -8,7 +8,7 @@ import grpc
 import psycopg
 import pytest
 import requests
-from conftest import Account, Stack, new_account
+from conftest import Account, Stack
 
 from nimbus_client import signature_headers
 
@@ -71,23 +71,3 @@ def test_connections_that_died_while_idle_fail_no_call(stack: Stack, account: Ac
         assert killed is not None
         assert killed[0] >= 2
         assert [call(n) for n in range(20)] == [200] * 20
-
-
-def test_one_projects_held_lock_leaves_the_others_their_connections(stack: Stack, account: Account) -> None:
-    other = new_account(stack)
-
-    def send(who: Account) -> int:
-        event = json.dumps({"project_id": who.project_id, "events": [{"name": "x"}]})
-        return requests.post(f"{stack.url}/v1/events", data=event, headers=who.bearer, timeout=60).status_code
-
-    with ThreadPoolExecutor(80) as many, psycopg.connect(stack.dsn()) as blocker:
-        blocker.execute("SELECT FROM streams WHERE project_id = %s FOR UPDATE", (account.project_id,))
-        waiting = [many.submit(send, account) for _ in range(80)]
-        with psycopg.connect(stack.dsn(), autocommit=True) as watcher:
-            while watcher.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            ).fetchone() == (0,):
-                pass
-        assert [send(other) for _ in range(5)] == [200] * 5
-        blocker.rollback()
-        assert {sent.result() for sent in waiting} == {200}
