@@ -1,5 +1,6 @@
 """The gRPC server: Nimbus' services, the standard health service, and reflection."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -24,6 +25,9 @@ OPTIONS = [
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.absolute_max_metadata_size", 128 * 1024),
 ]
+
+# The edge asks every half second, and believes the second answer: what it sends until then is still served.
+LAME_DUCK_SECONDS = 2.0
 
 SERVICES = {
     service.name: service
@@ -68,8 +72,9 @@ class Server:
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, drain_seconds: float) -> None:
-        """Report NOT_SERVING, refuse new calls, and give those in flight `drain_seconds` to end."""
+        """Report NOT_SERVING, refuse calls once the edge knows it, and give those in flight `drain_seconds` to end."""
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(min(LAME_DUCK_SECONDS, drain_seconds))
         await self._server.stop(drain_seconds)
 
     def _listen(self, address: str) -> None:
