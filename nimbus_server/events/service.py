@@ -103,7 +103,9 @@ def _filter(project: UUID, request: pb.ListEventsRequest) -> EventFilter:
     return EventFilter(
         project_id=project,
         names=filter_field("name", request.name, NAME_LENGTH_MAX),
-        user_id=text_field("user_id", request.user_id, USER_ID_LENGTH_MAX) if request.HasField("user_id") else None,
+        user_id=text_field("user_id", request.user_id, USER_ID_LENGTH_MAX, may_be_blank=True)
+        if request.HasField("user_id")
+        else None,
         since=time_field("since", request.since) if request.HasField("since") else None,
         until=time_field("until", request.until) if request.HasField("until") else None,
         props=_props_filter(request.props),

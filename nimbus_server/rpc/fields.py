@@ -19,12 +19,12 @@ def uuid_field(name: str, value: str) -> UUID:
         raise field_error(Reason.FIELD_INVALID, name, f"{name} must be a UUID.") from None
 
 
-def text_field(name: str, value: str, length_max: int) -> str:
-    """The text in a required field, 1 to `length_max` characters, not blank, no NUL.
+def text_field(name: str, value: str, length_max: int, *, may_be_blank: bool = False) -> str:
+    """The text in a required field, 1 to `length_max` characters, no NUL, and not white space alone unless it may.
 
     Raises NimbusError with FIELD_REQUIRED, FIELD_TOO_LONG or FIELD_INVALID.
     """
-    if not value.strip():
+    if not (value if may_be_blank else value.strip()):
         raise field_error(Reason.FIELD_REQUIRED, name, f"{name} is required.")
     if len(value) > length_max:
         raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} must have at most {length_max} characters.")
@@ -37,7 +37,7 @@ def filter_field(name: str, values: Sequence[str], length_max: int, count_max: i
     """The texts of an optional filter. Raises what text_field does, and FIELD_TOO_LONG for too many of them."""
     if len(values) > count_max:
         raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} may be given at most {count_max} times.")
-    return [text_field(name, value, length_max) for value in values]
+    return [text_field(name, value, length_max, may_be_blank=True) for value in values]
 
 
 def int_field(name: str, value: int, lowest: int, highest: int) -> int:

@@ -65,3 +65,7 @@ def test_no_text_makes_another_error_of_a_uuid(text: str) -> None:
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_a_moment_survives_its_message(at: datetime) -> None:
     assert time_field("f", timestamp(at)) == at
+
+
+def test_a_filter_finds_what_ingest_takes_even_a_name_of_white_space() -> None:
+    assert filter_field("name", [" "], 200) == [" "]
