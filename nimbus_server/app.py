@@ -1,6 +1,7 @@
 """The one place where a worker is wired together: start, serve, drain, stop."""
 
 import asyncio
+import gc
 import signal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nimbus_server.events.store import EventReader
 from nimbus_server.health.service import HealthService
 from nimbus_server.health.store import HealthStore
 from nimbus_server.ingest.pipeline import Ingest
+from nimbus_server.ingest.service import IngestService
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.metrics.service import MetricsService
 from nimbus_server.metrics.store import MetricsStore
@@ -51,12 +53,13 @@ class Worker:
         self._passwords = Passwords(settings.bcrypt_cost)
         self._drain_seconds = settings.drain_seconds
         accounts, access = AccountStore(self._database), ProjectAccess(self._projects)
-        ingest = Ingest(EventLog(self._database, self._partitions))
+        self._ingest = Ingest(EventLog(self._database, self._partitions))
+        self._ingest_service = IngestService(access, self._ingest, now, settings.retention_days)
         self._server = Server(
             {
                 "AuthService": AuthService(accounts, tokens, self._passwords),
                 "ProjectService": ProjectService(self._projects, secrets),
-                "EventService": EventService(access, ingest, EventReader(self._database), now),
+                "EventService": EventService(access, self._ingest_service, EventReader(self._database)),
                 "MetricsService": MetricsService(access, MetricsStore(self._database)),
                 "HealthService": HealthService(HealthStore(self._database), settings.app_name),
             },
@@ -72,6 +75,13 @@ class Worker:
         """Begin to serve."""
         await self._database.open()
         await self._server.start()
+        # What is here by now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    async def write(self) -> None:
+        """Commit what is ingested, for as long as it runs."""
+        await self._ingest.run()
 
     async def maintain(self) -> None:
         """Make partitions ahead and purge what deleted projects left, for as long as it runs."""
@@ -89,6 +99,8 @@ class Worker:
 
     async def stop(self) -> None:
         """Go unready, finish what is in flight within settings.drain_seconds, and close everything."""
+        await self._server.go_unready(self._drain_seconds)
+        self._ingest_service.end_streams()
         await self._server.stop(self._drain_seconds)
         self._passwords.close()
         await self._database.close()
@@ -102,8 +114,9 @@ async def serve(settings: Settings, socket: Path | None, grpc_port: int | None) 
     worker = Worker(settings, socket, grpc_port)
     await worker.start()
     log.info("serving", socket=str(socket) if socket else None, grpc_port=grpc_port)
-    maintenance = asyncio.create_task(worker.maintain())
+    writing, maintenance = asyncio.create_task(worker.write()), asyncio.create_task(worker.maintain())
     await stopped.wait()
     maintenance.cancel()
     await worker.stop()
+    writing.cancel()
     log.info("stopped")

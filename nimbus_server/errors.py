@@ -81,12 +81,24 @@ def project_not_found() -> NimbusError:
     return NimbusError(Reason.PROJECT_NOT_FOUND, "There is no such project, or it is not one of yours.")
 
 
+def api_key_unknown() -> NimbusError:
+    """No key in force has this id."""
+    return NimbusError(Reason.API_KEY_UNKNOWN, "There is no such API key. It may be mistyped, or rotated away.")
+
+
 def storage_unavailable() -> NimbusError:
     """The database is away, or can't take more."""
     return NimbusError(
         Reason.STORAGE_UNAVAILABLE,
         "The database can't take this right now. Try again: events with an idempotency_key are never stored twice.",
         retry_after_seconds=1.0,
+    )
+
+
+def worker_unavailable() -> NimbusError:
+    """This worker stops."""
+    return NimbusError(
+        Reason.WORKER_UNAVAILABLE, "This worker is stopping. Connect again at once.", retry_after_seconds=0.1
     )
 
 

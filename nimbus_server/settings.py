@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Worker processes; one a core"
     )
+    retention_days: int | None = Field(
+        None, ge=1, le=36_500, description="Age at which events are dropped, by months; counts stay. Unset, never"
+    )
     request_timeout_seconds: float = Field(
         15.0, gt=0, le=600, description="Time that the edge gives a call before it answers 504"
     )
@@ -89,7 +92,7 @@ class Settings(BaseSettings):
             return value.strip().replace("postgresql+asyncpg://", "postgresql://", 1) or None
         return value
 
-    @field_validator("jwt_secret", mode="before")
+    @field_validator("jwt_secret", "retention_days", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value

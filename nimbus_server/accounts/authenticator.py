@@ -1,8 +1,10 @@
 """Turns credentials into a caller."""
 
 from datetime import datetime
+from uuid import UUID
 
 import structlog
+from cachetools import TTLCache
 
 from nimbus_server.accounts import signatures
 from nimbus_server.accounts.api_keys import SecretBox, is_well_formed
@@ -10,7 +12,10 @@ from nimbus_server.accounts.caller import Machine, Person
 from nimbus_server.accounts.signatures import SignedRequest
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import TokenKind, Tokens
-from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.errors import NimbusError, Reason, api_key_unknown
+
+KEYS_REMEMBERED = 10_000
+REMEMBERED_SECONDS = 60
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +27,7 @@ class Authenticator:
         self._store = store
         self._tokens = tokens
         self._secrets = secrets
+        self._remembered: TTLCache[str, tuple[UUID, str]] = TTLCache(KEYS_REMEMBERED, REMEMBERED_SECONDS)
 
     async def person(self, token: str, kind: TokenKind) -> Person:
         """The user whom the token speaks for.
@@ -33,20 +39,28 @@ class Authenticator:
             raise session_ended()
         return Person(claims.user_id, claims.session_id, claims.token_id)
 
-    async def machine(self, request: SignedRequest, now: datetime) -> Machine:
+    async def machine(self, request: SignedRequest, now: datetime, *, key_is_checked_later: bool = False) -> Machine:
         """The project's key that signed the request.
 
+        A key is looked up for each request, so that a rotated one is dead at once in every worker; one that
+        `is_checked_later`, in the transaction that its request leads to, may be remembered from an earlier request.
         Raises NimbusError with SIGNATURE_STALE, API_KEY_UNKNOWN or SIGNATURE_MISMATCH.
         """
         at = signatures.signed_at(request, now)
-        key = await self._store.api_key(request.key_id) if is_well_formed(request.key_id) else None
+        remembered = self._remembered.get(request.key_id) if key_is_checked_later else None
+        project_id, secret = remembered or await self._look_up(request.key_id)
+        return Machine(project_id, request.key_id, at, signatures.verify(request, secret))
+
+    async def _look_up(self, key_id: str) -> tuple[UUID, str]:
+        key = await self._store.api_key(key_id) if is_well_formed(key_id) else None
         secret = self._secrets.open(key.secret_encrypted) if key else None
         if key and secret is None:
-            log.error("no key in NIMBUS_SECRET_KEYS opens this API secret", api_key_id=request.key_id)
+            log.error("no key in NIMBUS_SECRET_KEYS opens this API secret", api_key_id=key_id)
         if key is None or secret is None:
-            raise NimbusError(Reason.API_KEY_UNKNOWN, "There is no such API key. It may be mistyped, or rotated away.")
-        signatures.verify(request, secret)
-        return Machine(key.project_id, request.key_id, at, signatures.signature_of(request, secret))
+            self._remembered.pop(key_id, None)
+            raise api_key_unknown()
+        self._remembered[key_id] = key.project_id, secret
+        return key.project_id, secret
 
 
 def session_ended() -> NimbusError:

@@ -53,12 +53,17 @@ def signature_of(request: SignedRequest, secret: str) -> str:
     return mac.hexdigest()
 
 
-def verify(request: SignedRequest, secret: str) -> None:
-    """Raise NimbusError with SIGNATURE_MISMATCH unless `secret` signed this request. Constant time."""
+def verify(request: SignedRequest, secret: str) -> str:
+    """The signature in its one normal form. Constant time.
+
+    Raises NimbusError with SIGNATURE_MISMATCH unless `secret` signed this request.
+    """
     given = request.signature.strip().lower().encode("utf-8", "replace")
-    if not hmac.compare_digest(signature_of(request, secret).encode(), given):
+    expected = signature_of(request, secret)
+    if not hmac.compare_digest(expected.encode(), given):
         raise NimbusError(
             Reason.SIGNATURE_MISMATCH,
             'The signature does not match the request. Sign "{timestamp}:{METHOD}:{path}:" and then the exact bytes of '
             "the body with HMAC-SHA256, in hex.",
         )
+    return expected

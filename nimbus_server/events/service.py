@@ -1,72 +1,33 @@
 """EventService: the log over gRPC."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
 from uuid import UUID
 
 from google.protobuf.struct_pb2 import Struct
 
 from nimbus.v1 import event_service_pb2 as pb
-from nimbus_server.accounts.caller import Caller, Machine, caller
-from nimbus_server.clock import Clock
+from nimbus_server.accounts.caller import caller
 from nimbus_server.errors import Reason, field_error
 from nimbus_server.events.store import Cursor, EventFilter, EventReader, LoggedEvent
-from nimbus_server.ingest.decode import Origin, decode_json, decode_proto, parse_json
 from nimbus_server.ingest.event import NAME_LENGTH_MAX, PROPS_BYTES_MAX, USER_ID_LENGTH_MAX, EventRefusedError
-from nimbus_server.ingest.pipeline import Ingest
 from nimbus_server.ingest.props import encode_props, parse_props
+from nimbus_server.ingest.service import IngestService
 from nimbus_server.projects.access import ProjectAccess
-from nimbus_server.rpc.call import current_call
 from nimbus_server.rpc.fields import filter_field, int_field, text_field, time_field, timestamp, uuid_field
-from nimbus_server.rpc.json_body import refuse_query
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 OFFSET_MAX = 10_000
-LARGE_BYTES = 256 * 1024
-
-T = TypeVar("T")
 
 
 class EventService:
     """Implements nimbus.v1.EventService. Errors are those that the proto names for each RPC."""
 
-    def __init__(self, access: ProjectAccess, ingest: Ingest, reader: EventReader, clock: Clock) -> None:
+    def __init__(self, access: ProjectAccess, ingest: IngestService, reader: EventReader) -> None:
         self._access = access
-        self._ingest = ingest
         self._reader = reader
-        self._clock = clock
-
-    async def IngestEvents(self, request: pb.IngestEventsRequest) -> pb.IngestEventsResponse:
-        call, who = current_call.get(), caller()
-        origin = self._origin(who)
-        size = request.ByteSize()
-        if call.rest_path is not None:
-            refuse_query(call.rest_path)
-            project_id, json_events = await _beside_others(size, parse_json, request.http_body.data)
-        elif request.HasField("http_body"):
-            raise field_error(
-                Reason.FIELD_INVALID, "http_body", "http_body is for the REST gateway: send events instead."
-            )
-        else:
-            project_id, json_events = request.project_id, None
-        project = uuid_field("project_id", project_id)
-        await self._access.require(who, project)
-        if json_events is None:
-            batch = await _beside_others(size, decode_proto, request.events, origin)
-        else:
-            batch = await _beside_others(size, decode_json, json_events, origin)
-        receipt = await self._ingest.store(project, batch, origin, call.deadline_seconds)
-        return pb.IngestEventsResponse(
-            accepted=receipt.accepted,
-            duplicates=receipt.duplicates,
-            rejected=len(receipt.refusals),
-            errors=[
-                pb.EventError(index=r.index, field=r.field, reason=r.reason.value, message=r.message)
-                for r in receipt.refusals
-            ],
-        )
+        self.IngestEvents = ingest.IngestEvents
+        self.IngestEventStream = ingest.IngestEventStream
 
     async def ListEvents(self, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
         project = uuid_field("project_id", request.project_id)
@@ -86,17 +47,6 @@ class EventService:
             response.count = await self._reader.count(which)
             response.limit, response.offset = limit, offset
         return response
-
-    def _origin(self, who: Caller) -> Origin:
-        now = self._clock()
-        if isinstance(who, Machine):
-            return Origin(received_at=now, default_ts=who.signed_at, signature=who.signature)
-        return Origin(received_at=now, default_ts=now, signature=None)
-
-
-async def _beside_others(size: int, function: Callable[..., T], *args: Any) -> T:
-    """Call the function, in a thread where it works on so many bytes that other calls would feel it."""
-    return await asyncio.to_thread(function, *args) if size > LARGE_BYTES else function(*args)
 
 
 def _filter(project: UUID, request: pb.ListEventsRequest) -> EventFilter:

@@ -1,9 +1,10 @@
 """An event on its way in, and the limits that it keeps."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import UTC, datetime
+from typing import NamedTuple
 
+from nimbus_server.clock import DAY, micros
 from nimbus_server.errors import Reason
 
 EVENTS_MAX = 1000
@@ -12,25 +13,24 @@ USER_ID_LENGTH_MAX = 200
 IDEMPOTENCY_KEY_LENGTH_MAX = 200
 PROPS_BYTES_MAX = 10_240
 PROPS_DEPTH_MAX = 5
-TS_MIN = datetime(2000, 1, 1, tzinfo=UTC)
-TS_AHEAD_MAX = timedelta(hours=24)
+TS_MIN = micros(datetime(2000, 1, 1, tzinfo=UTC))
+TS_AHEAD_MAX = DAY
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """A valid event that is not stored yet.
+class NewEvent(NamedTuple):
+    """A valid event that is not stored yet; a tuple, because a server makes 150,000 of them a second.
 
-    `props` is a JSON object in UTF-8. `ts_is_default` says that the client gave no ts; with an idempotency key the
-    event then has the ts with which its key came first.
+    `place` is its index in the request. `id` has 16 bytes. `ts` is in microseconds since 1970. `floating` says that
+    another attempt to send it would come with another `ts`: the one it came with first holds. `texts` are name,
+    user_id, idempotency_key and props as COPY takes them (see copy_rows.py).
     """
 
-    id: UUID
-    ts: datetime
-    ts_is_default: bool
+    place: int
+    id: bytes
+    ts: int
+    floating: bool
     name: str
-    user_id: str | None
-    idempotency_key: str | None
-    props: bytes
+    texts: bytes
 
 
 class EventRefusedError(Exception):

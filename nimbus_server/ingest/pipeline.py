@@ -1,54 +1,247 @@
-"""A batch on its way into the log, retried while the database is away and the caller waits."""
+"""The way of a batch from its caller to the log: it waits in the queue, and a writer commits all that waits at once."""
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
-from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.errors import NimbusError, overloaded, storage_unavailable
+from nimbus_server.ingest.commit import Append, Stored
 from nimbus_server.ingest.decode import Batch, Origin
 from nimbus_server.ingest.event import Refusal
+from nimbus_server.ingest.queue import Queue, Waiting
 from nimbus_server.ingest.store import EventLog
 
+log = structlog.get_logger(__name__)
+
 # How long a batch waits for a lost database: less than the edge gives a call by default.
-RETRY_SECONDS_MAX = 10.0
+PATIENCE_SECONDS_MAX = 10.0
 # Left of a caller's deadline for the answer itself.
 ANSWER_SECONDS = 0.5
+# Commits at a time that wait for the lock of one project, each with a connection.
+LANES_MAX = 4
+PROJECTS_PER_COMMIT = 500
+COMMIT_INTERVAL_SECONDS = 0.01
+# What an event takes in memory beside its texts.
+EVENT_OVERHEAD_BYTES = 300
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a batch: accepted + duplicates + refused is the number of events in it."""
+    """What became of a batch: accepted + duplicates + refused is the number of events in it.
+
+    `stored` are the indexes of the accepted events with their positions.
+    """
 
     accepted: int
     duplicates: int
     refusals: list[Refusal]
+    stored: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A batch on its way; `waiting` is None where there is nothing to store. `until` is in the event loop's time."""
+
+    batch: Batch
+    waiting: Waiting | None
+    until: float
 
 
 class Ingest:
-    """Stores batches. Identities make every attempt safe to repeat."""
+    """Stores batches, many in one commit. Identities make every attempt safe to repeat.
+
+    One task commits for all projects whose log is free. A log that somebody else holds is waited for in a task of its
+    own, so that it delays nobody else. Call `run` for as long as anything is to be stored.
+    """
 
     def __init__(self, event_log: EventLog) -> None:
         self._log = event_log
+        self._queue = Queue()
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._lanes: dict[UUID, asyncio.Task[None]] = {}
+        self._held: set[UUID] = set()
+        self._last_commit_appends = 0
+        self._last_commit_at = 0.0
 
-    async def store(self, project_id: UUID, batch: Batch, origin: Origin, deadline_seconds: float | None) -> Receipt:
+    async def store(
+        self, project_id: UUID, batch: Batch, origin: Origin, deadline_seconds: float | None = None
+    ) -> Receipt:
         """Store what is valid in a batch; durable on return.
 
-        Raises NimbusError with PROJECT_NOT_FOUND, OVERLOADED, or STORAGE_UNAVAILABLE once the deadline is near.
+        Raises NimbusError with PROJECT_NOT_FOUND, API_KEY_UNKNOWN, STORAGE_UNAVAILABLE once the deadline is near, or
+        at once OVERLOADED where the queue is full.
         """
+        return await self.receipt(await self.submit(project_id, batch, origin, deadline_seconds))
+
+    async def submit(
+        self,
+        project_id: UUID,
+        batch: Batch,
+        origin: Origin,
+        deadline_seconds: float | None = None,
+        *,
+        waits_for_room: bool = False,
+    ) -> "Submitted":
+        """Put a batch into the queue, after those that were submitted before it.
+
+        Pass the result to `receipt` or `abandon`. Raises NimbusError with STORAGE_UNAVAILABLE once the deadline is
+        near, or at once OVERLOADED where the queue is full and the batch does not wait for room.
+        """
+        patience = PATIENCE_SECONDS_MAX if deadline_seconds is None else deadline_seconds - ANSWER_SECONDS
+        until = asyncio.get_running_loop().time() + min(patience, PATIENCE_SECONDS_MAX)
         if not batch.events:
-            return Receipt(0, 0, batch.refusals)
-        patience = RETRY_SECONDS_MAX if deadline_seconds is None else deadline_seconds - ANSWER_SECONDS
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_storage_is_away),
-            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
-            stop=stop_after_delay(min(patience, RETRY_SECONDS_MAX)),
-            reraise=True,
-        ):
+            return Submitted(batch, None, until)
+        size = sum(len(event.texts) for event in batch.events) + EVENT_OVERHEAD_BYTES * len(batch.events)
+        if not self._log.has_partitions(batch.events):
+            await _in_time(until, self._make_partitions(batch))
+        if not self._queue.has_room(project_id, len(batch.events), size):
+            if not waits_for_room:
+                raise overloaded()
+            await _in_time(until, self._wait_for_room(project_id, batch, size))
+        waiting = Waiting(Append(project_id, origin.key_id, batch.events, origin.received_at), size)
+        self._queue.put(waiting)
+        self._work.set()
+        return Submitted(batch, waiting, until)
+
+    async def receipt(self, submitted: "Submitted") -> Receipt:
+        """What became of the batch, after its commit. Raises what `store` does."""
+        batch, waiting = submitted.batch, submitted.waiting
+        if waiting is None:
+            return Receipt(0, 0, batch.refusals, {})
+        try:
+            stored = await _in_time(submitted.until, waiting.outcome)
+        finally:
+            self.abandon(submitted)
+        positions = {event.place: seq for seq, event in enumerate(stored.events, start=stored.first_seq)}
+        return Receipt(len(positions), len(batch.events) - len(positions), batch.refusals, positions)
+
+    def abandon(self, submitted: "Submitted") -> None:
+        """Take a batch out of the queue, unless it is being committed; what became of it is of no interest."""
+        if submitted.waiting is not None and self._queue.remove(submitted.waiting):
+            submitted.waiting.outcome.cancel()
+            self._room.set()
+
+    async def _make_partitions(self, batch: Batch) -> None:
+        async for attempt in _until_storage_is_back():
             with attempt:
-                accepted = await self._log.append(project_id, batch.events, origin.received_at)
-        return Receipt(accepted, len(batch.events) - accepted, batch.refusals)
+                await self._log.make_partitions(batch.events)
+
+    async def _wait_for_room(self, project_id: UUID, batch: Batch, size: int) -> None:
+        while not self._queue.has_room(project_id, len(batch.events), size):
+            self._room.clear()
+            await self._room.wait()
+
+    async def run(self) -> None:
+        """Commit what is put into the queue, until cancelled."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while free := self._free_projects():
+                    await self._linger()
+                    held = await self._commit_when_storage_is_there(free, wait=False)
+                    for project_id in held:
+                        self._wait_apart(project_id)
+        finally:
+            for lane in self._lanes.values():
+                lane.cancel()
+
+    async def _linger(self) -> None:
+        """Where callers come together, let more of them come: a commit costs much the same for one as for fifty.
+
+        As commit_delay does in PostgreSQL. A caller alone waits for nobody.
+        """
+        if self._last_commit_appends > 1:
+            await asyncio.sleep(self._last_commit_at + COMMIT_INTERVAL_SECONDS - asyncio.get_running_loop().time())
+        self._last_commit_at = asyncio.get_running_loop().time()
+
+    def _free_projects(self) -> list[UUID]:
+        free = (p for p in self._queue.project_ids if p not in self._lanes and p not in self._held)
+        return [project_id for project_id, _ in zip(free, range(PROJECTS_PER_COMMIT), strict=False)]
+
+    def _wait_apart(self, project_id: UUID) -> None:
+        if len(self._lanes) < LANES_MAX:
+            self._lanes[project_id] = asyncio.create_task(self._lane(project_id))
+        else:
+            self._held.add(project_id)
+
+    async def _lane(self, project_id: UUID) -> None:
+        try:
+            await self._commit_when_storage_is_there([project_id], wait=True)
+        finally:
+            del self._lanes[project_id]
+            self._held.clear()
+            self._work.set()
+
+    async def _commit_when_storage_is_there(self, project_ids: list[UUID], *, wait: bool) -> set[UUID]:
+        held: set[UUID] = set()
+        async for attempt in _until_storage_is_back():
+            with attempt:
+                held = await self._commit(project_ids, wait=wait)
+        return held
+
+    async def _commit(self, project_ids: list[UUID], *, wait: bool) -> set[UUID]:
+        """Commit what waits for these projects, and return those whose logs are held by others unless it `wait`s."""
+        taken = self._queue.take(project_ids)
+        self._last_commit_appends = len(taken)
+        if not taken:
+            return set()
+        try:
+            outcomes = await self._log.append([one.append for one in taken], wait=wait)
+        except (NimbusError, asyncio.CancelledError):
+            self._queue.put_back(taken)
+            raise
+        except Exception:
+            # A defect, that one append brings about: the others shall not suffer.
+            log.exception("defect in a commit", appends=len(taken))
+            await self._commit_one_by_one(taken)
+            return set()
+        held = [one for one, outcome in zip(taken, outcomes, strict=True) if outcome is None]
+        self._queue.put_back(held)
+        for one, outcome in zip(taken, outcomes, strict=True):
+            if outcome is not None:
+                _resolve(one, outcome)
+        return {one.append.project_id for one in held}
+
+    async def _commit_one_by_one(self, taken: list[Waiting]) -> None:
+        for one in taken:
+            try:
+                async for attempt in _until_storage_is_back():
+                    with attempt:
+                        (outcome,) = await self._log.append([one.append])
+                _resolve(one, outcome or storage_unavailable())
+            except Exception as error:  # noqa: BLE001 - it goes to the caller whose append it is
+                _resolve(one, error)
 
 
-def _storage_is_away(error: BaseException) -> bool:
-    return isinstance(error, NimbusError) and error.reason is Reason.STORAGE_UNAVAILABLE
+def _resolve(waiting: Waiting, outcome: Stored | Exception) -> None:
+    if waiting.outcome.done():
+        return
+    if isinstance(outcome, Exception):
+        waiting.outcome.set_exception(outcome)
+    else:
+        waiting.outcome.set_result(outcome)
+
+
+async def _in_time(until: float, awaitable: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout_at(until):
+            return await awaitable
+    except TimeoutError:
+        raise storage_unavailable() from None
+
+
+def _until_storage_is_back() -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type(NimbusError),
+        wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
+        reraise=True,
+    )

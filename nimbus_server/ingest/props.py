@@ -10,6 +10,12 @@ from nimbus_server.ingest.event import PROPS_BYTES_MAX, PROPS_DEPTH_MAX, EventRe
 
 # A number in a list is the worst: 2 bytes as JSON, 13 in a Struct.
 STRUCT_BYTES_PER_JSON_BYTE = 8
+# Values that can't be too deep or infinite.
+PLAIN = frozenset({str, int, bool, type(None)})
+# orjson refuses numbers that no double holds.
+PARSED_PLAIN = PLAIN | {float}
+# Or a backslash before "u0000".
+ENCODED_NUL = b"\\u0000"
 
 
 def encode_props(props: dict[str, Any]) -> bytes:
@@ -17,14 +23,29 @@ def encode_props(props: dict[str, Any]) -> bytes:
 
     Raises EventRefusedError where they are too large or too deep, or hold NUL or a number that is not finite.
     """
-    # So many keys and values are too many bytes in any case: nothing larger is walked.
-    _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
+    if not PLAIN.issuperset(map(type, props.values())):
+        # So many keys and values are too many bytes in any case: nothing larger is walked.
+        _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
     try:
         encoded = orjson.dumps(props)
     except orjson.JSONEncodeError:
         raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be valid JSON.") from None
     if len(encoded) > PROPS_BYTES_MAX:
         raise _too_long()
+    if ENCODED_NUL in encoded:
+        _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
+    return encoded
+
+
+def check_props_json(encoded: bytes) -> bytes:
+    """Properties that came as JSON. Raises what parse_props and encode_props do."""
+    props = parse_props(encoded)
+    if (
+        len(encoded) > PROPS_BYTES_MAX
+        or ENCODED_NUL in encoded
+        or not PARSED_PLAIN.issuperset(map(type, props.values()))
+    ):
+        return encode_props(props)
     return encoded
 
 

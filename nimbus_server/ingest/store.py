@@ -1,112 +1,115 @@
-"""Appends events to a project's log in PostgreSQL."""
+"""Appends to the logs of projects in PostgreSQL: many requests in one commit."""
 
-from asyncio import Semaphore
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from uuid import UUID
-from weakref import WeakValueDictionary
 
-from nimbus_server.errors import project_not_found
+import psycopg
+
+from nimbus_server.clock import DAY, moment
+from nimbus_server.errors import NimbusError, api_key_unknown, project_not_found, storage_unavailable
+from nimbus_server.ingest.commit import Append, Commit, Plan, Stored, copy_and_commit
 from nimbus_server.ingest.event import NewEvent
 from nimbus_server.postgres.database import Connection, Database
 from nimbus_server.postgres.partitions import Partitions, month_of
 
 # Locked first and held to the end: positions are given out in the order of commits.
-LOCK_STREAM = "SELECT last_seq FROM streams WHERE project_id = %s FOR UPDATE"
-ADVANCE_STREAM = "UPDATE streams SET last_seq = last_seq + %s WHERE project_id = %s"
+LOCK_STREAMS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s) ORDER BY project_id FOR UPDATE"
+LOCK_FREE_STREAMS = f"{LOCK_STREAMS} SKIP LOCKED"
+KEYS_IN_FORCE = "SELECT id FROM api_keys WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > now())"
 
-REMEMBER_KEYS = """
-INSERT INTO event_keys (project_id, id, ts)
-SELECT %(project_id)s, id, min(ts) FROM unnest(%(ids)s::uuid[], %(tss)s::timestamptz[]) AS k (id, ts) GROUP BY id
-ON CONFLICT (project_id, id) DO NOTHING
-"""
-RECALL_KEYS = "SELECT id, ts FROM event_keys WHERE project_id = %(project_id)s AND id = ANY(%(ids)s)"
-
-# The look at what is stored already is a scalar subquery on purpose: a join might read the whole log instead of
-# probing its primary key. The bounds on ts leave the partitions aside that the batch does not touch. Nobody else
-# appends to this project meanwhile, so what is not there stays so.
-APPEND = """
-WITH incoming AS (
-    SELECT DISTINCT ON (ts, id) *
-    FROM unnest(%(tss)s::timestamptz[], %(ids)s::uuid[], %(names)s::text[], %(user_ids)s::text[], %(keys)s::text[],
-                %(props)s::text[]) WITH ORDINALITY AS i (ts, id, name, user_id, idempotency_key, props, ord)
-    ORDER BY ts, id, ord
-), fresh AS (
-    SELECT i.*, row_number() OVER (ORDER BY ord) AS n
-    FROM incoming i
-    WHERE (SELECT true FROM events e WHERE e.project_id = %(project_id)s AND e.ts = i.ts AND e.id = i.id
-                             AND e.ts BETWEEN %(first_ts)s AND %(last_ts)s) IS NULL
-), stored AS (
-    INSERT INTO events (project_id, ts, id, seq, received_at, name, user_id, idempotency_key, props)
-    SELECT %(project_id)s, ts, id, %(last_seq)s + n, %(received_at)s, name, user_id, idempotency_key, props::jsonb
-    FROM fresh
-    RETURNING ts, name
-), counted AS (
-    INSERT INTO event_counts AS c (project_id, minute, name, count)
-    SELECT %(project_id)s, date_trunc('minute', ts), name, count(*) FROM stored GROUP BY 2, 3
-    ON CONFLICT (project_id, minute, name) DO UPDATE SET count = c.count + excluded.count
-)
-SELECT count(*) FROM stored
-"""
+# COPY can't skip what is stored already: it fails. After a repeat has turned up in a project, so many of its next
+# commits look for more of them before they COPY, and fewer where none are found.
+LOOKS_AFTER_REPEAT = 50
+LOOK_IN_VAIN = 5
 
 
-# More would only wait for the project's lock, each with a connection that another project could use.
-APPENDS_AT_ONCE = 2
+class _RepeatError(Exception):
+    """COPY found an event that is stored already."""
 
 
 class EventLog:
-    """The writing end of the log. Raises what Database.transaction does; then nothing is stored."""
+    """The writing end of the logs."""
 
     def __init__(self, database: Database, partitions: Partitions) -> None:
         self._database = database
         self._partitions = partitions
-        # By project, while someone appends to it.
-        self._turns: WeakValueDictionary[UUID, Semaphore] = WeakValueDictionary()
+        self._looks: dict[UUID, int] = {}
 
-    async def append(self, project_id: UUID, events: Sequence[NewEvent], received_at: datetime) -> int:
-        """Store the events that are not stored yet and return how many those were; durable on return.
+    def has_partitions(self, events: Iterable[NewEvent]) -> bool:
+        """Whether the partitions that the events need are known to be there."""
+        return self._partitions.known(_months(events))
 
-        Raises NimbusError with PROJECT_NOT_FOUND where the project was deleted.
+    async def make_partitions(self, events: Iterable[NewEvent]) -> None:
+        """Make the partitions that the events need. Raises what Database.transaction does."""
+        await self._partitions.ensure(_months(events))
+
+    async def append(self, appends: Sequence[Append], *, wait: bool = True) -> list[Stored | NimbusError | None]:
+        """Store the events that are not stored yet, in one commit, and say of each append what became of it.
+
+        None says that somebody else holds the log, and nothing was done; with `wait` it is waited for. The partitions
+        must have been made. Raises what Database.transaction does; then nothing is stored, or it is not known whether.
         """
-        if not events:
-            return 0
-        await self._partitions.ensure({month_of(event.ts) for event in events})
-        turn = self._turns.setdefault(project_id, Semaphore(APPENDS_AT_ONCE))
-        async with turn, self._database.transaction() as connection:
-            row = await (await connection.execute(LOCK_STREAM, (project_id,))).fetchone()
-            if row is None:
-                raise project_not_found()
-            events = await _settle_keys(connection, project_id, events)
-            cursor = await connection.execute(
-                APPEND,
-                {
-                    "project_id": project_id,
-                    "last_seq": row[0],
-                    "received_at": received_at,
-                    "first_ts": min(e.ts for e in events),
-                    "last_ts": max(e.ts for e in events),
-                    "tss": [e.ts for e in events],
-                    "ids": [e.id for e in events],
-                    "names": [e.name for e in events],
-                    "user_ids": [e.user_id for e in events],
-                    "keys": [e.idempotency_key for e in events],
-                    "props": [e.props.decode() for e in events],
-                },
+        try:
+            return await self._append(appends, wait=wait)
+        except _RepeatError:
+            return await self._append(appends, wait=wait)
+        except psycopg.errors.CheckViolation:
+            # No partition for a row: retention dropped it since it was made.
+            self._partitions.forget()
+            await self.make_partitions([event for append in appends for event in append.events])
+            raise storage_unavailable() from None
+
+    async def _append(self, appends: Sequence[Append], *, wait: bool) -> list[Stored | NimbusError | None]:
+        projects = list({append.project_id for append in appends})
+        keys = list({append.key_id for append in appends if append.key_id is not None})
+
+        async def begin(connection: Connection, _: AsyncExitStack) -> tuple[dict[UUID, int], set[str]]:
+            async with connection.pipeline():
+                locked = await connection.execute(LOCK_STREAMS if wait else LOCK_FREE_STREAMS, (projects,))
+                # After the lock, so that no key is taken that was rotated away while this waited.
+                in_force = await connection.execute(KEYS_IN_FORCE, (keys,))
+            return dict(await locked.fetchall()), {key for (key,) in await in_force.fetchall()}
+
+        plans: dict[UUID, list[Plan]] = {}
+        refused: dict[Append, NimbusError] = {}
+        async with self._database.begun_by(begin) as (connection, (last_seqs, keys_in_force)):
+            for append in appends:
+                if append.key_id is not None and append.key_id not in keys_in_force:
+                    refused[append] = api_key_unknown()
+                elif append.project_id in last_seqs:
+                    plans.setdefault(append.project_id, []).append(Plan(append, append.events))
+                elif wait:
+                    refused[append] = project_not_found()
+            await self._write(
+                connection, {p: Commit(connection, p, last_seqs[p], of_project) for p, of_project in plans.items()}
             )
-            stored = await cursor.fetchone()
-            accepted = int(stored[0]) if stored else 0
-            if accepted:
-                await connection.execute(ADVANCE_STREAM, (accepted, project_id))
-            return accepted
+        stored = {plan.append: Stored(plan.first_seq, plan.events) for each in plans.values() for plan in each}
+        return [stored.get(append) or refused.get(append) for append in appends]
+
+    async def _write(self, connection: Connection, commits: dict[UUID, Commit]) -> None:
+        for project_id, commit in commits.items():
+            await commit.settle()
+            looks = self._looks.pop(project_id, 0)
+            if looks > 0:
+                found = await commit.drop_stored()
+                self._looks[project_id] = LOOKS_AFTER_REPEAT if found else looks - LOOK_IN_VAIN
+        try:
+            await copy_and_commit(connection, list(commits.values()))
+        except psycopg.DatabaseError as error:
+            if not _is_repeat(error):
+                raise
+            self._looks.update(dict.fromkeys(commits, LOOKS_AFTER_REPEAT))
+            raise _RepeatError from None
 
 
-async def _settle_keys(connection: Connection, project_id: UUID, events: Sequence[NewEvent]) -> Sequence[NewEvent]:
-    """Give events with a key but no ts of their own the ts with which their key came first."""
-    floating = [e for e in events if e.ts_is_default and e.idempotency_key is not None]
-    if not floating:
-        return events
-    keys = {"project_id": project_id, "ids": [e.id for e in floating], "tss": [e.ts for e in floating]}
-    await connection.execute(REMEMBER_KEYS, keys)
-    first_ts: dict[UUID, datetime] = dict(await (await connection.execute(RECALL_KEYS, keys)).fetchall())
-    return [replace(e, ts=first_ts[e.id]) if e.ts_is_default and e.idempotency_key is not None else e for e in events]
+def _months(events: Iterable[NewEvent]) -> set[datetime]:
+    return {month_of(moment(day * DAY)) for day in {event.ts // DAY for event in events}}
+
+
+def _is_repeat(error: psycopg.DatabaseError) -> bool:
+    # Citus reports what a shard reports, with its own code.
+    return isinstance(error, psycopg.errors.UniqueViolation) or (
+        error.sqlstate == "XX000" and "duplicate key value violates unique constraint" in str(error)
+    )

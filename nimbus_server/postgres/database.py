@@ -1,8 +1,8 @@
 """The pool of connections, and what its failures mean to a caller."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
 import structlog
@@ -35,6 +35,7 @@ AWAY = (
 )
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+T = TypeVar("T")
 
 
 class _EchoCursor(psycopg.AsyncCursor[Any]):
@@ -91,10 +92,20 @@ class Database:
         Raises NimbusError with OVERLOADED where too many wait already, STORAGE_UNAVAILABLE where the database can't
         be reached or is lost on the way, and DEADLINE_EXCEEDED where a statement runs too long.
         """
+        async with self.begun_by(_begin) as (connection, _):
+            yield connection
+
+    @asynccontextmanager
+    async def begun_by(
+        self, begin: Callable[[Connection, AsyncExitStack], Awaitable[T]]
+    ) -> AsyncIterator[tuple[Connection, T]]:
+        """As `transaction`, with what `begin` returns: its first statement begins the transaction.
+
+        For those who want to send more at once than the BEGIN. It may be called again, with another connection.
+        """
         try:
             async with AsyncExitStack() as stack:
-                connection = await self._begin(stack)
-                yield connection
+                yield await self._connect(stack, begin)
         except TooManyRequests:
             raise overloaded() from None
         except psycopg.errors.QueryCanceled:
@@ -105,7 +116,9 @@ class Database:
             log.warning("database unavailable", error=str(error).strip())
             raise storage_unavailable() from error
 
-    async def _begin(self, stack: AsyncExitStack) -> Connection:
+    async def _connect(
+        self, stack: AsyncExitStack, begin: Callable[[Connection, AsyncExitStack], Awaitable[T]]
+    ) -> tuple[Connection, T]:
         """A connection whose transaction has begun; `stack` ends it.
 
         One that died while it was idle shows here, where nothing is lost yet, and the next one is taken.
@@ -114,11 +127,15 @@ class Database:
             async with AsyncExitStack() as attempt:
                 connection = await attempt.enter_async_context(self._pool.connection())
                 try:
-                    await attempt.enter_async_context(connection.transaction())
+                    begun = await begin(connection, attempt)
                 except psycopg.OperationalError:
                     if not connection.broken:
                         raise
                     continue
                 stack.push_async_exit(attempt.pop_all())
-                return connection
+                return connection, begun
         raise PoolTimeout("every connection was dead")
+
+
+async def _begin(connection: Connection, stack: AsyncExitStack) -> None:
+    await stack.enter_async_context(connection.transaction())

@@ -32,12 +32,20 @@ class Partitions:
         self._database = database
         self._known: set[datetime] = set()
 
+    def known(self, months: Iterable[datetime]) -> bool:
+        """Whether there is nothing for `ensure` to do."""
+        return not self._lacking(months)
+
+    def forget(self) -> None:
+        """Ask again which months have a partition: one may have been dropped."""
+        self._known.clear()
+
     async def ensure(self, months: Iterable[datetime]) -> None:
         """Make the partitions of `months` (as month_of gives them) that are not there yet.
 
         Runs in a transaction of its own, before the one that inserts. Raises what Database.transaction does.
         """
-        lacking = {month for month in months if month >= FIRST_MONTH} - self._known
+        lacking = self._lacking(months)
         if not lacking:
             return
         async with self._database.transaction() as connection:
@@ -45,6 +53,9 @@ class Partitions:
             for month in sorted(lacking):
                 await _create(connection, month)
         self._known |= lacking
+
+    def _lacking(self, months: Iterable[datetime]) -> set[datetime]:
+        return {month for month in months if month >= FIRST_MONTH} - self._known
 
     async def ensure_ahead(self, now: datetime) -> None:
         """Make the partitions from the month of `now` on, MONTHS_AHEAD more."""

@@ -3,8 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NoReturn
 
 import structlog
 from google.protobuf.message import Message
@@ -13,7 +13,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from nimbus.v1.access_pb2 import Access
 from nimbus_server.accounts.authenticator import Authenticator
-from nimbus_server.accounts.caller import Caller, current_caller
+from nimbus_server.accounts.caller import Caller, Machine, current_caller
 from nimbus_server.accounts.signatures import SignedRequest
 from nimbus_server.accounts.tokens import TokenKind
 from nimbus_server.clock import Clock
@@ -44,26 +44,38 @@ class ObserveInterceptor(AsyncServerInterceptor):
         current_call.set(call)
         started = time.perf_counter()
         context.set_trailing_metadata((("x-request-id", call.request_id),))
+        if self._rpcs[method_name].is_stream:
+            return self._observe_stream(method(request_or_iterator, context), call, started, context)
         try:
             response = await method(request_or_iterator, context)
-        except NimbusError as error:
+        except BaseException as error:  # noqa: BLE001 - raised again, as what the client may know of it
             await self._fail(error, call, started, context)
-        except asyncio.CancelledError:
-            _log(log.info, call, started, "CANCELLED", None)
-            raise
-        except Exception as error:
-            if isinstance(error, AbortError):
-                raise
-            log.exception("defect", rpc=call.rpc, request_id=call.request_id)
-            internal = NimbusError(
-                Reason.INTERNAL, "Something went wrong in Nimbus.", metadata={"request_id": call.request_id}
-            )
-            await self._fail(internal, call, started, context)
         else:
             _log(log.debug, call, started, "OK", None)
             return response
 
-    async def _fail(self, error: NimbusError, call: Call, started: float, context: Context) -> None:
+    async def _observe_stream(
+        self, responses: AsyncIterator[Message], call: Call, started: float, context: Context
+    ) -> AsyncIterator[Message]:
+        try:
+            async for response in responses:
+                yield response
+        except BaseException as error:  # noqa: BLE001 - as above
+            await self._fail(error, call, started, context)
+        else:
+            _log(log.debug, call, started, "OK", None)
+
+    async def _fail(self, error: BaseException, call: Call, started: float, context: Context) -> NoReturn:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            _log(log.info, call, started, "CANCELLED", None)
+            raise error
+        if isinstance(error, AbortError) or not isinstance(error, Exception):
+            raise error
+        if not isinstance(error, NimbusError):
+            log.error("defect", rpc=call.rpc, request_id=call.request_id, exc_info=error)
+            error = NimbusError(
+                Reason.INTERNAL, "Something went wrong in Nimbus.", metadata={"request_id": call.request_id}
+            )
         mapping = TABLE[error.reason]
         _log(log.info, call, started, mapping.code.name, error.reason)
         if error.retry_after_seconds is not None and call.is_rest:
@@ -106,11 +118,10 @@ class AdmitInterceptor(AsyncServerInterceptor):
         if rpc is None:
             return await super().intercept(method, request_or_iterator, context, method_name)
         call = current_call.get()
+        if rpc.is_stream:
+            return method(self._admit_stream(rpc, call, request_or_iterator), context)
         raw: bytes = request_or_iterator
-        if len(raw) > rpc.request_bytes_max:
-            raise NimbusError(
-                Reason.REQUEST_UNPARSABLE, f"A request of this call has at most {rpc.request_bytes_max} bytes."
-            )
+        _check_size(rpc, raw)
         # A stranger's message is not parsed. Over REST the signature is over the body inside of the message, and all
         # that a client can put there are bytes.
         request = rpc.parse(raw) if call.is_rest else None
@@ -122,14 +133,32 @@ class AdmitInterceptor(AsyncServerInterceptor):
             read_json_body(request, call.rest_path)
         return await method(request, context)
 
+    async def _admit_stream(self, rpc: Rpc, call: Call, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        """The messages of a stream; its credentials hold for the first, and those of a person are asked for again."""
+        who: Caller | None = None
+        async for raw in raws:
+            _check_size(rpc, raw)
+            if not isinstance(who, Machine):
+                who = await self._authenticate(rpc, call, raw, None)
+                current_caller.set(who)
+            yield rpc.parse(raw)
+
     async def _authenticate(self, rpc: Rpc, call: Call, raw: bytes, request: Message | None) -> Caller:
         if rpc.access == Access.ACCESS_PROJECT and any(h in call.metadata for h in SIGNATURE_HEADERS):
-            return await self._authenticator.machine(_signed_request(call, raw, request), self._clock())
+            signed = _signed_request(call, raw, request)
+            return await self._authenticator.machine(signed, self._clock(), key_is_checked_later=rpc.is_ingest)
         scheme, _, token = call.metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NimbusError(Reason.CREDENTIALS_MISSING, _what_is_needed(rpc))
         kind = TokenKind.REFRESH if rpc.access == Access.ACCESS_REFRESH else TokenKind.ACCESS
         return await self._authenticator.person(token.strip(), kind)
+
+
+def _check_size(rpc: Rpc, raw: bytes) -> None:
+    if len(raw) > rpc.request_bytes_max:
+        raise NimbusError(
+            Reason.REQUEST_UNPARSABLE, f"A request of this call has at most {rpc.request_bytes_max} bytes."
+        )
 
 
 def _signed_request(call: Call, raw: bytes, request: Message | None) -> SignedRequest:

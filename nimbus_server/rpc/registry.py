@@ -1,7 +1,8 @@
 """The RPCs of a service, as its proto declares them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import grpc
@@ -19,18 +20,27 @@ BATCH_BYTES_MAX = 16 * 1024 * 1024
 REQUEST_BYTES_MAX = 128 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rpc:
-    """One RPC: `name` is its full name as on the wire (`/nimbus.v1.EventService/IngestEvents`)."""
+    """One RPC: `name` is its full name as on the wire (`/nimbus.v1.EventService/IngestEvents`).
+
+    `is_stream` says that requests and responses are streamed.
+    """
 
     name: str
     access: int
     request_class: type[Message]
+    is_stream: bool = False
 
-    @property
+    @cached_property
+    def is_ingest(self) -> bool:
+        """Whether a request carries events to store."""
+        return "events" in self.request_class.DESCRIPTOR.fields_by_name
+
+    @cached_property
     def request_bytes_max(self) -> int:
         """Most bytes that a request may have: a full batch where it carries events, a page of text everywhere else."""
-        return BATCH_BYTES_MAX if "events" in self.request_class.DESCRIPTOR.fields_by_name else REQUEST_BYTES_MAX
+        return BATCH_BYTES_MAX if self.is_ingest else REQUEST_BYTES_MAX
 
     def parse(self, raw: bytes) -> Message:
         """The request in `raw`. Raises NimbusError with REQUEST_UNPARSABLE."""
@@ -40,7 +50,7 @@ class Rpc:
             name = self.request_class.DESCRIPTOR.full_name
             raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The request is not a valid {name} message.") from None
 
-    @property
+    @cached_property
     def has_json_body(self) -> bool:
         """Whether its fields come as the JSON in `json_body` over REST."""
         return JSON_BODY in self.request_class.DESCRIPTOR.fields_by_name
@@ -56,7 +66,7 @@ def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
         access = method.GetOptions().Extensions[access_pb2.access]
         if access == access_pb2.ACCESS_UNSPECIFIED:
             raise ValueError(f"{method.full_name} has no (nimbus.v1.access) option")
-        rpc = Rpc(_wire_name(method), access, GetMessageClass(method.input_type))
+        rpc = Rpc(_wire_name(method), access, GetMessageClass(method.input_type), method.client_streaming)
         found[rpc.name] = rpc
     return found
 
@@ -66,22 +76,29 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
 
     There is no deserializer: the interceptors get the bytes on the wire, check the signature over them and parse.
     """
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            _without_context(getattr(servicer, method.name)),
-            request_deserializer=None,
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in service.methods:
+        implementation = getattr(servicer, method.name)
+        serialize = GetMessageClass(method.output_type).SerializeToString
+        handlers[method.name] = (
+            grpc.stream_stream_rpc_method_handler(_iterate(implementation), None, serialize)
+            if method.client_streaming
+            else grpc.unary_unary_rpc_method_handler(_call(implementation), None, serialize)
         )
-        for method in service.methods
-    }
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _without_context(
-    method: Callable[[Any], Awaitable[Message]],
-) -> Callable[[Any, Context], Awaitable[Message]]:
+def _call(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, Context], Awaitable[Message]]:
     async def handle(request: Any, _context: Context) -> Message:
         return await method(request)
+
+    return handle
+
+
+def _iterate(method: Callable[[Any], AsyncIterator[Message]]) -> Callable[[Any, Context], AsyncIterator[Message]]:
+    async def handle(requests: Any, _context: Context) -> AsyncIterator[Message]:
+        async for response in method(requests):
+            yield response
 
     return handle
 

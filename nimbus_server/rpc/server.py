@@ -71,10 +71,13 @@ class Server:
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Report NOT_SERVING, refuse calls once the edge knows it, and give those in flight `drain_seconds` to end."""
+    async def go_unready(self, seconds_max: float) -> None:
+        """Report NOT_SERVING, and serve on until the edge knows it."""
         await self._health.enter_graceful_shutdown()
-        await asyncio.sleep(min(LAME_DUCK_SECONDS, drain_seconds))
+        await asyncio.sleep(min(LAME_DUCK_SECONDS, seconds_max))
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Refuse calls, and give those in flight `drain_seconds` to end."""
         await self._server.stop(drain_seconds)
 
     def _listen(self, address: str) -> None:

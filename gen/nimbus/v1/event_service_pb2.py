@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dnimbus/v1/event_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\xdf\x01\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x02ts\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05props\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x14\n\nprops_json\x18\x04 \x01(\x0cH\x00\x12\x14\n\x07user_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fidempotency_key\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x0c\n\npropertiesB\n\n\x08_user_idB\x12\n\x10_idempotency_key\"t\n\x13IngestEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12 \n\x06\x65vents\x18\x02 \x03(\x0b\x32\x10.nimbus.v1.Event\x12\'\n\thttp_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"u\n\x14IngestEventsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12\x10\n\x08rejected\x18\x03 \x01(\x05\x12%\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x15.nimbus.v1.EventError\"K\n\nEventError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x9d\x02\n\x0bStoredEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\x12&\n\x02ts\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05props\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x07user_id\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0fidempotency_key\x18\x08 \x01(\tH\x01\x88\x01\x01\x12/\n\x0breceived_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_user_idB\x12\n\x10_idempotency_key\"\xba\x02\n\x11ListEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x03(\t\x12\x14\n\x07user_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05props\x18\x06 \x01(\t\x12\x12\n\x05limit\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x08 \x01(\x05H\x02\x88\x01\x01\x12,\n\x08\x61\x66ter_ts\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x66ter_id\x18\n \x01(\tB\n\n\x08_user_idB\x08\n\x06_limitB\t\n\x07_offset\"\xc4\x01\n\x12ListEventsResponse\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.nimbus.v1.StoredEvent\x12\x12\n\x05\x63ount\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12+\n\x0bnext_cursor\x18\x05 \x01(\x0b\x32\x16.nimbus.v1.EventCursorB\x08\n\x06_countB\x08\n\x06_limitB\t\n\x07_offset\"M\n\x0b\x45ventCursor\x12,\n\x08\x61\x66ter_ts\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\t2\xe5\x01\n\x0c\x45ventService\x12r\n\x0cIngestEvents\x12\x1e.nimbus.v1.IngestEventsRequest\x1a\x1f.nimbus.v1.IngestEventsResponse\"!\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x17\"\n/v1/events:\thttp_body\x12\x61\n\nListEvents\x12\x1c.nimbus.v1.ListEventsRequest\x1a\x1d.nimbus.v1.ListEventsResponse\"\x16\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dnimbus/v1/event_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\xdf\x01\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x02ts\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05props\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x14\n\nprops_json\x18\x04 \x01(\x0cH\x00\x12\x14\n\x07user_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fidempotency_key\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x0c\n\npropertiesB\n\n\x08_user_idB\x12\n\x10_idempotency_key\"\xba\x01\n\x13IngestEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12 \n\x06\x65vents\x18\x02 \x03(\x0b\x32\x10.nimbus.v1.Event\x12+\n\x07sent_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0freturn_receipts\x18\x04 \x01(\x08\x12\'\n\thttp_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\xa0\x01\n\x14IngestEventsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12\x10\n\x08rejected\x18\x03 \x01(\x05\x12%\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x15.nimbus.v1.EventError\x12)\n\x08receipts\x18\x05 \x03(\x0b\x32\x17.nimbus.v1.EventReceipt\"d\n\x0c\x45ventReceipt\x12\r\n\x05index\x18\x01 \x01(\x05\x12(\n\x07outcome\x18\x02 \x01(\x0e\x32\x17.nimbus.v1.EventOutcome\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x96\x01\n\x18IngestEventStreamRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12 \n\x06\x65vents\x18\x02 \x03(\x0b\x32\x10.nimbus.v1.Event\x12+\n\x07sent_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0freturn_receipts\x18\x04 \x01(\x08\"[\n\x19IngestEventStreamResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1f.nimbus.v1.IngestEventsResponse\"K\n\nEventError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x9d\x02\n\x0bStoredEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\x12&\n\x02ts\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05props\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x07user_id\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0fidempotency_key\x18\x08 \x01(\tH\x01\x88\x01\x01\x12/\n\x0breceived_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_user_idB\x12\n\x10_idempotency_key\"\xba\x02\n\x11ListEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x03(\t\x12\x14\n\x07user_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05props\x18\x06 \x01(\t\x12\x12\n\x05limit\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x08 \x01(\x05H\x02\x88\x01\x01\x12,\n\x08\x61\x66ter_ts\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x66ter_id\x18\n \x01(\tB\n\n\x08_user_idB\x08\n\x06_limitB\t\n\x07_offset\"\xc4\x01\n\x12ListEventsResponse\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.nimbus.v1.StoredEvent\x12\x12\n\x05\x63ount\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12+\n\x0bnext_cursor\x18\x05 \x01(\x0b\x32\x16.nimbus.v1.EventCursorB\x08\n\x06_countB\x08\n\x06_limitB\t\n\x07_offset\"M\n\x0b\x45ventCursor\x12,\n\x08\x61\x66ter_ts\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\t*\x80\x01\n\x0c\x45ventOutcome\x12\x1d\n\x19\x45VENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_OUTCOME_STORED\x10\x01\x12\x1b\n\x17\x45VENT_OUTCOME_DUPLICATE\x10\x02\x12\x1a\n\x16\x45VENT_OUTCOME_REJECTED\x10\x03\x32\xcf\x02\n\x0c\x45ventService\x12r\n\x0cIngestEvents\x12\x1e.nimbus.v1.IngestEventsRequest\x1a\x1f.nimbus.v1.IngestEventsResponse\"!\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x17\"\n/v1/events:\thttp_body\x12h\n\x11IngestEventStream\x12#.nimbus.v1.IngestEventStreamRequest\x1a$.nimbus.v1.IngestEventStreamResponse\"\x04\xc8\xda\x18\x04(\x01\x30\x01\x12\x61\n\nListEvents\x12\x1c.nimbus.v1.ListEventsRequest\x1a\x1d.nimbus.v1.ListEventsResponse\"\x16\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/eventsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,24 +38,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['IngestEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['IngestEvents']._serialized_options = b'\310\332\030\004\202\323\344\223\002\027\"\n/v1/events:\thttp_body'
+  _globals['_EVENTSERVICE'].methods_by_name['IngestEventStream']._loaded_options = None
+  _globals['_EVENTSERVICE'].methods_by_name['IngestEventStream']._serialized_options = b'\310\332\030\004'
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\310\332\030\004\202\323\344\223\002\014\022\n/v1/events'
+  _globals['_EVENTOUTCOME']._serialized_start=2075
+  _globals['_EVENTOUTCOME']._serialized_end=2203
   _globals['_EVENT']._serialized_start=189
   _globals['_EVENT']._serialized_end=412
-  _globals['_INGESTEVENTSREQUEST']._serialized_start=414
-  _globals['_INGESTEVENTSREQUEST']._serialized_end=530
-  _globals['_INGESTEVENTSRESPONSE']._serialized_start=532
-  _globals['_INGESTEVENTSRESPONSE']._serialized_end=649
-  _globals['_EVENTERROR']._serialized_start=651
-  _globals['_EVENTERROR']._serialized_end=726
-  _globals['_STOREDEVENT']._serialized_start=729
-  _globals['_STOREDEVENT']._serialized_end=1014
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1017
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1331
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1334
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1530
-  _globals['_EVENTCURSOR']._serialized_start=1532
-  _globals['_EVENTCURSOR']._serialized_end=1609
-  _globals['_EVENTSERVICE']._serialized_start=1612
-  _globals['_EVENTSERVICE']._serialized_end=1841
+  _globals['_INGESTEVENTSREQUEST']._serialized_start=415
+  _globals['_INGESTEVENTSREQUEST']._serialized_end=601
+  _globals['_INGESTEVENTSRESPONSE']._serialized_start=604
+  _globals['_INGESTEVENTSRESPONSE']._serialized_end=764
+  _globals['_EVENTRECEIPT']._serialized_start=766
+  _globals['_EVENTRECEIPT']._serialized_end=866
+  _globals['_INGESTEVENTSTREAMREQUEST']._serialized_start=869
+  _globals['_INGESTEVENTSTREAMREQUEST']._serialized_end=1019
+  _globals['_INGESTEVENTSTREAMRESPONSE']._serialized_start=1021
+  _globals['_INGESTEVENTSTREAMRESPONSE']._serialized_end=1112
+  _globals['_EVENTERROR']._serialized_start=1114
+  _globals['_EVENTERROR']._serialized_end=1189
+  _globals['_STOREDEVENT']._serialized_start=1192
+  _globals['_STOREDEVENT']._serialized_end=1477
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1480
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1794
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1797
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1993
+  _globals['_EVENTCURSOR']._serialized_start=1995
+  _globals['_EVENTCURSOR']._serialized_end=2072
+  _globals['_EVENTSERVICE']._serialized_start=2206
+  _globals['_EVENTSERVICE']._serialized_end=2541
 # @@protoc_insertion_point(module_scope)

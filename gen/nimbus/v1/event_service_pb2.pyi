@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EventOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_OUTCOME_UNSPECIFIED: _EventOutcome.ValueType  # 0
+    """Never sent."""
+    EVENT_OUTCOME_STORED: _EventOutcome.ValueType  # 1
+    """Stored by this request, at position `seq`."""
+    EVENT_OUTCOME_DUPLICATE: _EventOutcome.ValueType  # 2
+    """Stored before, or it stands earlier in this request."""
+    EVENT_OUTCOME_REJECTED: _EventOutcome.ValueType  # 3
+    """Refused, for `reason`."""
+
+class EventOutcome(_EventOutcome, metaclass=_EventOutcomeEnumTypeWrapper):
+    """What became of an event."""
+
+EVENT_OUTCOME_UNSPECIFIED: EventOutcome.ValueType  # 0
+"""Never sent."""
+EVENT_OUTCOME_STORED: EventOutcome.ValueType  # 1
+"""Stored by this request, at position `seq`."""
+EVENT_OUTCOME_DUPLICATE: EventOutcome.ValueType  # 2
+"""Stored before, or it stands earlier in this request."""
+EVENT_OUTCOME_REJECTED: EventOutcome.ValueType  # 3
+"""Refused, for `reason`."""
+Global___EventOutcome: _TypeAlias = EventOutcome  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
@@ -90,12 +119,23 @@ class IngestEventsRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    RETURN_RECEIPTS_FIELD_NUMBER: _builtins.int
     HTTP_BODY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project; a signing key must belong to it."""
+    return_receipts: _builtins.bool
+    """Whether the response says of every event what became of it. Default: false."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """Required. 1 to 1,000 events, in any order of time."""
+
+    @_builtins.property
+    def sent_at(self) -> _timestamp_pb2.Timestamp:
+        """When the sender sent this, by its own clock. The difference to the server's clock then corrects the `ts` of every
+        event, for senders whose clock can't be trusted, such as phones; an event without `ts` gets the time of arrival.
+        Set it anew with each attempt: an event that came before keeps the time it got first. Default: no correction.
+        """
 
     @_builtins.property
     def http_body(self) -> _httpbody_pb2.HttpBody:
@@ -106,11 +146,13 @@ class IngestEventsRequest(_message.Message):
         *,
         project_id: _builtins.str = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
+        sent_at: _timestamp_pb2.Timestamp | None = ...,
+        return_receipts: _builtins.bool = ...,
         http_body: _httpbody_pb2.HttpBody | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["http_body", b"http_body"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http_body", b"http_body", "sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "http_body", b"http_body", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "http_body", b"http_body", "project_id", b"project_id", "return_receipts", b"return_receipts", "sent_at", b"sent_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,6 +168,7 @@ class IngestEventsResponse(_message.Message):
     DUPLICATES_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
     """Events stored by this request."""
     duplicates: _builtins.int
@@ -136,6 +179,10 @@ class IngestEventsResponse(_message.Message):
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventError]:
         """What was wrong with each rejected event, by rising index."""
 
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventReceipt]:
+        """What became of each event, by rising index. Only with `return_receipts`."""
+
     def __init__(
         self,
         *,
@@ -143,14 +190,117 @@ class IngestEventsResponse(_message.Message):
         duplicates: _builtins.int = ...,
         rejected: _builtins.int = ...,
         errors: _abc.Iterable[Global___EventError] | None = ...,
+        receipts: _abc.Iterable[Global___EventReceipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "errors", b"errors", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "errors", b"errors", "receipts", b"receipts", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IngestEventsResponse: _TypeAlias = IngestEventsResponse  # noqa: Y015
+
+@_typing.final
+class EventReceipt(_message.Message):
+    """What became of one event of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Position of the event in the request, from 0."""
+    outcome: Global___EventOutcome.ValueType
+    """What became of it."""
+    seq: _builtins.int
+    """Position in the project's log, from 1. 0 where this request did not store it."""
+    reason: _builtins.str
+    """A value of ErrorReason without its prefix. Empty where it was not rejected."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        outcome: Global___EventOutcome.ValueType = ...,
+        seq: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "outcome", b"outcome", "reason", b"reason", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventReceipt: _TypeAlias = EventReceipt  # noqa: Y015
+
+@_typing.final
+class IngestEventStreamRequest(_message.Message):
+    """A batch on its way in over IngestEventStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    RETURN_RECEIPTS_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """UUID of the project. Required in the first message; empty in a later one means the same again, and no other may be
+    named.
+    """
+    return_receipts: _builtins.bool
+    """As in IngestEventsRequest. Default: false."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """Required. 1 to 1,000 events, in any order of time."""
+
+    @_builtins.property
+    def sent_at(self) -> _timestamp_pb2.Timestamp:
+        """As in IngestEventsRequest. Default: no correction."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        sent_at: _timestamp_pb2.Timestamp | None = ...,
+        return_receipts: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "project_id", b"project_id", "return_receipts", b"return_receipts", "sent_at", b"sent_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestEventStreamRequest: _TypeAlias = IngestEventStreamRequest  # noqa: Y015
+
+@_typing.final
+class IngestEventStreamResponse(_message.Message):
+    """The acknowledgement of a batch: it is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    batch: _builtins.int
+    """Which message of this stream is meant, from 1; no number is left out."""
+    @_builtins.property
+    def result(self) -> Global___IngestEventsResponse:
+        """What became of it."""
+
+    def __init__(
+        self,
+        *,
+        batch: _builtins.int = ...,
+        result: Global___IngestEventsResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestEventStreamResponse: _TypeAlias = IngestEventStreamResponse  # noqa: Y015
 
 @_typing.final
 class EventError(_message.Message):

@@ -40,6 +40,11 @@ class EventServiceStub:
                 request_serializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
                 response_deserializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
                 _registered_method=True)
+        self.IngestEventStream = channel.stream_stream(
+                '/nimbus.v1.EventService/IngestEventStream',
+                request_serializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventStreamRequest.SerializeToString,
+                response_deserializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventStreamResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/nimbus.v1.EventService/ListEvents',
                 request_serializer=nimbus_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
@@ -69,6 +74,31 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IngestEventStream(self, request_iterator, context):
+        """Stores batch after batch over one call, for services with a firehose. Each batch is acknowledged after its commit,
+        in the order sent; a client may send on before it is answered. The server reads ahead a little and then no further
+        until it has caught up: gRPC's flow control slows the client down, and nothing is refused for load.
+
+        Who calls is said once: by a JWT in `authorization`, or by a signature in `x-api-key-id`, `x-api-timestamp` and
+        `x-api-signature` whose body is the first message as serialized. Later messages are not signed: use TLS where the
+        network is not your own. The rights are looked at again with every batch: a rotated key, an ended session, an
+        expired token or a deleted project ends the stream, and the batch is not stored.
+
+        A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
+        those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
+        `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
+        acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+
+        A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
+        are acknowledged. Events that fail alone are reported as in IngestEvents.
+
+        Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_INVALID, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
+        STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
 
@@ -85,6 +115,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.IngestEvents,
                     request_deserializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventsRequest.FromString,
                     response_serializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventsResponse.SerializeToString,
+            ),
+            'IngestEventStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.IngestEventStream,
+                    request_deserializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventStreamRequest.FromString,
+                    response_serializer=nimbus_dot_v1_dot_event__service__pb2.IngestEventStreamResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -120,6 +155,33 @@ class EventService:
             '/nimbus.v1.EventService/IngestEvents',
             nimbus_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
             nimbus_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestEventStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/nimbus.v1.EventService/IngestEventStream',
+            nimbus_dot_v1_dot_event__service__pb2.IngestEventStreamRequest.SerializeToString,
+            nimbus_dot_v1_dot_event__service__pb2.IngestEventStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,27 @@ class EventServiceStub:
     Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_UNKNOWN, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
     OVERLOADED, STORAGE_UNAVAILABLE.
     """
+    IngestEventStream: _grpc.StreamStreamMultiCallable[_event_service_pb2.IngestEventStreamRequest, _event_service_pb2.IngestEventStreamResponse]
+    """Stores batch after batch over one call, for services with a firehose. Each batch is acknowledged after its commit,
+    in the order sent; a client may send on before it is answered. The server reads ahead a little and then no further
+    until it has caught up: gRPC's flow control slows the client down, and nothing is refused for load.
+
+    Who calls is said once: by a JWT in `authorization`, or by a signature in `x-api-key-id`, `x-api-timestamp` and
+    `x-api-signature` whose body is the first message as serialized. Later messages are not signed: use TLS where the
+    network is not your own. The rights are looked at again with every batch: a rotated key, an ended session, an
+    expired token or a deleted project ends the stream, and the batch is not stored.
+
+    A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
+    those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
+    `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
+    acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+
+    A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
+    are acknowledged. Events that fail alone are reported as in IngestEvents.
+
+    Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_INVALID, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
+    STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]
     """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
 
@@ -71,6 +92,27 @@ class EventServiceAsyncStub(EventServiceStub):
 
     Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_UNKNOWN, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
     OVERLOADED, STORAGE_UNAVAILABLE.
+    """
+    IngestEventStream: _aio.StreamStreamMultiCallable[_event_service_pb2.IngestEventStreamRequest, _event_service_pb2.IngestEventStreamResponse]  # type: ignore[assignment]
+    """Stores batch after batch over one call, for services with a firehose. Each batch is acknowledged after its commit,
+    in the order sent; a client may send on before it is answered. The server reads ahead a little and then no further
+    until it has caught up: gRPC's flow control slows the client down, and nothing is refused for load.
+
+    Who calls is said once: by a JWT in `authorization`, or by a signature in `x-api-key-id`, `x-api-timestamp` and
+    `x-api-signature` whose body is the first message as serialized. Later messages are not signed: use TLS where the
+    network is not your own. The rights are looked at again with every batch: a rotated key, an ended session, an
+    expired token or a deleted project ends the stream, and the batch is not stored.
+
+    A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
+    those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
+    `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
+    acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+
+    A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
+    are acknowledged. Events that fail alone are reported as in IngestEvents.
+
+    Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_INVALID, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
+    STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
@@ -99,6 +141,33 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_UNKNOWN, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
         OVERLOADED, STORAGE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def IngestEventStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_event_service_pb2.IngestEventStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_service_pb2.IngestEventStreamResponse], _abc.AsyncIterator[_event_service_pb2.IngestEventStreamResponse]]:
+        """Stores batch after batch over one call, for services with a firehose. Each batch is acknowledged after its commit,
+        in the order sent; a client may send on before it is answered. The server reads ahead a little and then no further
+        until it has caught up: gRPC's flow control slows the client down, and nothing is refused for load.
+
+        Who calls is said once: by a JWT in `authorization`, or by a signature in `x-api-key-id`, `x-api-timestamp` and
+        `x-api-signature` whose body is the first message as serialized. Later messages are not signed: use TLS where the
+        network is not your own. The rights are looked at again with every batch: a rotated key, an ended session, an
+        expired token or a deleted project ends the stream, and the batch is not stored.
+
+        A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
+        those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
+        `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
+        acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+
+        A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
+        are acknowledged. Events that fail alone are reported as in IngestEvents.
+
+        Errors: REQUEST_UNPARSABLE, FIELD_REQUIRED, FIELD_INVALID, BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
+        STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""Load on a running Nimbus, to know what a machine can do."""

@@ -1,0 +1,122 @@
+"""Events that come as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from nimbus_server.clock import micros
+from nimbus_server.errors import NimbusError, Reason, field_error
+from nimbus_server.ingest.decode import Batch, Origin, decode, valid_event
+from nimbus_server.ingest.event import EventRefusedError, NewEvent
+from nimbus_server.ingest.props import encode_props
+
+REQUEST_FIELDS = {"project_id", "events", "sent_at", "return_receipts"}
+EVENT_FIELDS = {"name", "ts", "props", "properties", "user_id", "idempotency_key"}
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRequest:
+    """A request with its events still unread; `sent_at` in microseconds since 1970."""
+
+    project_id: str
+    events: list[Any]
+    sent_at: int | None
+    return_receipts: bool
+
+
+def parse_json(body: bytes) -> JsonRequest:
+    """The request in a JSON body.
+
+    Raises NimbusError with REQUEST_UNPARSABLE, FIELD_INVALID or FIELD_UNKNOWN.
+    """
+    request = _loads(body)
+    if not isinstance(request, dict):
+        raise NimbusError(Reason.REQUEST_UNPARSABLE, "The body must be a JSON object with project_id and events.")
+    unknown = sorted(request.keys() - REQUEST_FIELDS)
+    if unknown:
+        fields = ", ".join(sorted(REQUEST_FIELDS))
+        raise field_error(Reason.FIELD_UNKNOWN, unknown[0][:100], f"A request has no other fields than {fields}.")
+    for field, kind, article in (
+        ("project_id", str, "a string"),
+        ("events", list, "an array"),
+        ("sent_at", str, "a string"),
+        ("return_receipts", bool, "true or false"),
+    ):
+        if not isinstance(request.get(field), kind | None):
+            raise field_error(Reason.FIELD_INVALID, field, f"{field} must be {article}.")
+    sent_at = request.get("sent_at")
+    try:
+        sent = None if sent_at is None else parse_ts("sent_at", sent_at)
+    except EventRefusedError as error:
+        raise field_error(error.reason, error.field, error.message) from None
+    return JsonRequest(
+        request.get("project_id") or "", request.get("events") or [], sent, request.get("return_receipts") or False
+    )
+
+
+def decode_json(events: Sequence[Any], origin: Origin, first: int = 0) -> Batch:
+    """Events as parse_json gives them, of which the first has the index `first`."""
+    return decode(events, origin, _read, first)
+
+
+def parse_ts(field: str, text: str) -> int:
+    """RFC 3339, to the microsecond, in microseconds since 1970; without an offset it is UTC.
+
+    Raises EventRefusedError with FIELD_INVALID.
+    """
+    try:
+        if len(text) < len("2025-11-01T12:00:00") or text[10] not in "Tt ":
+            raise ValueError(text)
+        ts = datetime.fromisoformat(text.replace("z", "Z"))
+        return micros(ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts)
+    except (ValueError, OverflowError):
+        raise EventRefusedError(
+            field, Reason.FIELD_INVALID, f"{field} must be a time such as 2025-11-01T12:00:00Z (RFC 3339)."
+        ) from None
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # It refuses a whole body for one lone surrogate, which JavaScript makes of a cut emoji, or one NaN, which
+        # Python writes. The slower parser lets them through, to be refused with their event alone.
+        try:
+            return json.loads(body.decode())
+        except (ValueError, RecursionError):
+            raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The body is not valid JSON: {error.msg}.") from None
+
+
+def _read(place: int, event: Any, origin: Origin) -> NewEvent:
+    if not isinstance(event, dict):
+        raise EventRefusedError("events", Reason.FIELD_INVALID, "An event must be a JSON object.")
+    if not event.keys() <= EVENT_FIELDS:
+        unknown = sorted(event.keys() - EVENT_FIELDS)
+        raise EventRefusedError(
+            unknown[0][:100], Reason.FIELD_UNKNOWN, "An event has no such field: put what you know about it into props."
+        )
+    get = event.get
+    name, ts, user_id, key = get("name"), get("ts"), get("user_id"), get("idempotency_key")
+    props, properties = get("props"), get("properties")
+    for field, value in (("name", name), ("ts", ts), ("user_id", user_id), ("idempotency_key", key)):
+        if value is not None and type(value) is not str:
+            raise EventRefusedError(field, Reason.FIELD_INVALID, f"{field} must be a string.")
+    if properties is not None:
+        if props is not None:
+            raise EventRefusedError("properties", Reason.FIELD_INVALID, "Give props or properties, not both.")
+        props = properties
+    if props is not None and type(props) is not dict:
+        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
+    return valid_event(
+        place,
+        name or "",
+        None if ts is None else parse_ts("ts", ts),
+        user_id,
+        key,
+        encode_props(props) if props else b"{}",
+        origin,
+    )
