@@ -26,6 +26,7 @@ from nimbus_server.metrics.service import MetricsService
 from nimbus_server.metrics.store import MetricsStore
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
+from nimbus_server.postgres.retention import Retention
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.projects.service import ProjectService
 from nimbus_server.projects.store import ProjectStore
@@ -49,6 +50,9 @@ class Worker:
         secrets, tokens = SecretBox(settings), Tokens(settings)
         self._database = Database(settings)
         self._partitions = Partitions(self._database)
+        self._retention = (
+            Retention(self._database, self._partitions, settings.retention_days) if settings.retention_days else None
+        )
         self._projects = ProjectStore(self._database)
         self._passwords = Passwords(settings.bcrypt_cost)
         self._drain_seconds = settings.drain_seconds
@@ -84,10 +88,12 @@ class Worker:
         await self._ingest.run()
 
     async def maintain(self) -> None:
-        """Make partitions ahead and purge what deleted projects left, for as long as it runs."""
+        """Make partitions ahead, drop old ones and purge what deleted projects left, for as long as it runs."""
         while True:
             try:
                 await self._partitions.ensure_ahead(now())
+                if self._retention:
+                    await self._retention.enforce(now())
                 while await self._projects.purge_step():
                     pass
             except NimbusError:
@@ -114,9 +120,13 @@ async def serve(settings: Settings, socket: Path | None, grpc_port: int | None) 
     worker = Worker(settings, socket, grpc_port)
     await worker.start()
     log.info("serving", socket=str(socket) if socket else None, grpc_port=grpc_port)
+    stopping = asyncio.create_task(stopped.wait())
     writing, maintenance = asyncio.create_task(worker.write()), asyncio.create_task(worker.maintain())
-    await stopped.wait()
+    # A worker that can't write is of no use: it ends, and who started it starts another.
+    await asyncio.wait((stopping, writing), return_when=asyncio.FIRST_COMPLETED)
     maintenance.cancel()
     await worker.stop()
+    if writing.done():
+        writing.result()
     writing.cancel()
     log.info("stopped")

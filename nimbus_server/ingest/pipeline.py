@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 # How long a batch waits for a lost database: less than the edge gives a call by default.
 PATIENCE_SECONDS_MAX = 10.0
-# Left of a caller's deadline for the answer itself.
+# Left of a caller's deadline for the answer itself, but no more than half of it.
 ANSWER_SECONDS = 0.5
 # Commits at a time that wait for the lock of one project, each with a connection.
 LANES_MAX = 4
@@ -95,8 +95,7 @@ class Ingest:
         Pass the result to `receipt` or `abandon`. Raises NimbusError with STORAGE_UNAVAILABLE once the deadline is
         near, or at once OVERLOADED where the queue is full and the batch does not wait for room.
         """
-        patience = PATIENCE_SECONDS_MAX if deadline_seconds is None else deadline_seconds - ANSWER_SECONDS
-        until = asyncio.get_running_loop().time() + min(patience, PATIENCE_SECONDS_MAX)
+        until = asyncio.get_running_loop().time() + _patience(deadline_seconds)
         if not batch.events:
             return Submitted(batch, None, until)
         size = sum(len(event.texts) for event in batch.events) + EVENT_OVERHEAD_BYTES * len(batch.events)
@@ -220,6 +219,12 @@ class Ingest:
                 _resolve(one, outcome or storage_unavailable())
             except Exception as error:  # noqa: BLE001 - it goes to the caller whose append it is
                 _resolve(one, error)
+
+
+def _patience(deadline_seconds: float | None) -> float:
+    if deadline_seconds is None:
+        return PATIENCE_SECONDS_MAX
+    return min(max(deadline_seconds - ANSWER_SECONDS, deadline_seconds / 2), PATIENCE_SECONDS_MAX)
 
 
 def _resolve(waiting: Waiting, outcome: Stored | Exception) -> None:

@@ -16,7 +16,7 @@ class Call:
     """One RPC.
 
     `rest_method` and `rest_path` (with its query) are what a REST client sent, None for gRPC. `deadline_seconds` is
-    what the client gives from now on, None for no limit.
+    what the client or the edge gives it from now on, None for no limit.
     """
 
     rpc: str
@@ -43,11 +43,14 @@ def read_call(rpc: str, context: Context) -> Call:
     """
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     from_edge = context.peer().startswith("unix:")
+    remaining = context.time_remaining()
+    if from_edge and remaining is None and metadata.get("x-envoy-expected-rq-timeout-ms", "").isdecimal():
+        remaining = int(metadata["x-envoy-expected-rq-timeout-ms"]) / 1000
     return Call(
         rpc=rpc,
         request_id=(from_edge and metadata.get("x-request-id")) or str(uuid.uuid4()),
         metadata=metadata,
         rest_method=metadata.get("x-envoy-original-method") if from_edge else None,
         rest_path=metadata.get("x-envoy-original-path") if from_edge else None,
-        deadline_seconds=context.time_remaining(),
+        deadline_seconds=remaining,
     )

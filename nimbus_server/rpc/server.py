@@ -21,6 +21,9 @@ OPTIONS = [
     ("grpc.max_receive_message_length", BATCH_BYTES_MAX),
     # A page of 200 events with 10 KB of props, which a Struct may triple.
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
+    # A client that vanished without a word would hold its streams for ever.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     # What Envoy lets through, so that a long path or header is answered by us.
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.absolute_max_metadata_size", 128 * 1024),

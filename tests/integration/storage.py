@@ -1,5 +1,6 @@
 """What tests of storage share: a pool over the test's database, people and projects in it, and looks at its log."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from psycopg.rows import class_row
 from nimbus_server.accounts.api_keys import new_api_key
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.events.store import EventFilter, LoggedEvent
+from nimbus_server.ingest.pipeline import Ingest
+from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.projects.store import ProjectStore
 from nimbus_server.settings import Settings, load
 
@@ -35,6 +39,18 @@ async def opened(database: AnyDatabase) -> AsyncIterator[AnyDatabase]:
         yield database
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def running_ingest(database: Database, partitions: Partitions | None = None) -> AsyncIterator[Ingest]:
+    """The way in of one worker, with its writer at work."""
+    ingest = Ingest(EventLog(database, partitions or Partitions(database)))
+    writer = asyncio.create_task(ingest.run())
+    try:
+        yield ingest
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
 
 
 async def new_user(database: Database) -> UUID:
