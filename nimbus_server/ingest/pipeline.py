@@ -24,7 +24,9 @@ PATIENCE_SECONDS_MAX = 10.0
 ANSWER_SECONDS = 0.5
 # Commits at a time that wait for the lock of one project, each with a connection.
 LANES_MAX = 4
+COMMITS_PER_LANE = 20
 PROJECTS_PER_COMMIT = 500
+# From one commit to the next while more than one caller waits.
 COMMIT_INTERVAL_SECONDS = 0.01
 # What an event takes in memory beside its texts.
 EVENT_OVERHEAD_BYTES = 300
@@ -173,8 +175,14 @@ class Ingest:
             self._held.add(project_id)
 
     async def _lane(self, project_id: UUID) -> None:
+        # Who holds the log now, another worker most likely, will hold it again: the lane stays for a while.
         try:
-            await self._commit_when_storage_is_there([project_id], wait=True)
+            for _ in range(COMMITS_PER_LANE):
+                await self._commit_when_storage_is_there([project_id], wait=True)
+                self._held.clear()
+                self._work.set()
+                if project_id not in self._queue.project_ids:
+                    break
         finally:
             del self._lanes[project_id]
             self._held.clear()
