@@ -36,7 +36,8 @@ def signed_channel(
 ) -> grpc.Channel:
     """A channel for generated stubs whose calls are signed. TLS with `secure`, or with `credentials` of your own.
 
-    Calls that stream requests go unsigned: Nimbus has none that needs a signature.
+    Calls that stream requests go as they are: give them `signature_headers` over the bytes of their first message as
+    metadata.
     """
     tls = _tls(secure, credentials)
     channel = grpc.secure_channel(target, tls, OPTIONS) if tls else grpc.insecure_channel(target, OPTIONS)
