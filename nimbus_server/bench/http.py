@@ -23,18 +23,23 @@ class HttpConnection(asyncio.Protocol):
         _, protocol = await asyncio.get_running_loop().create_connection(cls, parts.hostname or "", parts.port or 80)
         return protocol
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def request(self, raw: bytes) -> tuple[int, bytes]:
         """Send a whole request and return status and body. Raises OSError where the connection is lost."""
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.is_open:
             raise ConnectionError("the connection is closed")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(raw)
         return await self._answer
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, and with it the request under way."""
         if self._transport:
-            self._transport.close()
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -42,12 +47,15 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._fail(ConnectionError("the answer is not HTTP"))
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
+        self._fail(exc or ConnectionError("the connection was closed"))
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
@@ -57,6 +65,12 @@ class HttpConnection(asyncio.Protocol):
         """See httptools."""
         status, body = self._parser.get_status_code(), b"".join(self._body)
         self._body.clear()
+        if not self._parser.should_keep_alive():
+            self.close()
         self._parser = httptools.HttpResponseParser(self)
         if self._answer and not self._answer.done():
             self._answer.set_result((status, body))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(error)

@@ -2,26 +2,40 @@
 
 import asyncio
 import time
+from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 # Sends one request and returns the number of events in it. Raises FailedError.
 Send = Callable[[], Awaitable[int]]
 
+# Whoever failed waits, so that a server that is gone is not asked as fast as a loop can run.
+PAUSE_AFTER_ERROR_SECONDS = 0.1
+WATCH_SECONDS = 0.25
+
 
 class FailedError(Exception):
-    """A call failed; the text is its short reason."""
+    """A call failed, or some of its events: a short `reason` to count by, and a `message` for a person."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of a load: seconds it took, the latency of each call in seconds, and failed calls by reason."""
+    """What came of a load: seconds it took, the latency of each call in seconds, and failed calls by reason.
+
+    `client_cores` is what this process itself took meanwhile, in cores.
+    """
 
     seconds: float = 0.0
     events: int = 0
-    latencies: list[float] = field(default_factory=list)
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
     errors: Counter[str] = field(default_factory=Counter)
+    client_cores: float = 0.0
 
     @property
     def events_per_second(self) -> float:
@@ -39,27 +53,44 @@ class Result:
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
 
 
-async def drive(sends: list[Send], until: Callable[[Result], bool], step: Callable[[Result], None]) -> Result:
-    """Call each of `sends` again and again, all at once, until `until` says so; `step` is told after each call."""
-    result, started = Result(), time.perf_counter()
+async def drive(
+    sends: Sequence[Send],
+    seconds: float,
+    *,
+    events_max: int | None = None,
+    watch: Callable[[Result], None] | None = None,
+) -> Result:
+    """Call each of `sends` again and again, all at once, for so many seconds or until so many events are sent.
+
+    What is in flight at the end is waited for. `watch` sees the result a few times a second.
+    """
+    result, started, cpu = Result(), time.perf_counter(), time.process_time()
 
     async def one(send: Send) -> None:
-        while not until(result):
+        while time.perf_counter() - started < seconds and (events_max is None or result.events < events_max):
             begun = time.perf_counter()
             try:
                 events = await send()
-                result.events += events
-                result.latencies.append(time.perf_counter() - begun)
             except FailedError as error:
-                result.errors[str(error)] += 1
-            result.seconds = time.perf_counter() - started
-            step(result)
+                result.errors[error.reason] += 1
+                await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
+            else:
+                ended = time.perf_counter()
+                result.events += events
+                result.latencies.append(ended - begun)
+                result.seconds = ended - started
 
-    await asyncio.gather(*map(one, sends))
+    async def show() -> None:
+        while watch:
+            await asyncio.sleep(WATCH_SECONDS)
+            watch(result)
+
+    watching = asyncio.create_task(show())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for send in sends:
+                group.create_task(one(send))
+    finally:
+        watching.cancel()
+    result.client_cores = (time.process_time() - cpu) / (time.perf_counter() - started)
     return result
-
-
-def for_seconds(seconds: float) -> Callable[[Result], bool]:
-    """An end after so many seconds."""
-    end = time.perf_counter() + seconds
-    return lambda _: time.perf_counter() >= end

@@ -14,10 +14,18 @@ from nimbus.v1 import project_service_pb2 as projects
 from nimbus.v1.auth_service_pb2_grpc import AuthServiceStub
 from nimbus.v1.project_service_pb2_grpc import ProjectServiceStub
 from nimbus_server.accounts.signatures import SignedRequest, signature_of
+from nimbus_server.bench.failures import failure_of
+from nimbus_server.errors import StartupError
 
-INGEST_RPC = "/nimbus.v1.EventService/IngestEvents"
-INGEST_PATH = "/v1/events"
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # Channels to one address would share a connection, and a connection reaches one worker only.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Nothing but the address given is spoken to.
+    ("grpc.enable_http_proxy", 0),
+)
+SETUP_SECONDS_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +48,50 @@ class Target:
             ("x-api-signature", signature_of(request, self.secret)),
         )
 
-    def http_request(self, body: bytes) -> bytes:
-        """A signed POST /v1/events as it goes over the wire."""
-        headers = "".join(f"{name}: {value}\r\n" for name, value in self.headers("POST", INGEST_PATH, body))
+    def http_request(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """A signed request as it goes over the wire; `path` with its query."""
+        headers = "".join(f"{name}: {value}\r\n" for name, value in self.headers(method, path, body))
         return (
-            f"POST {INGEST_PATH} HTTP/1.1\r\nhost: {urlsplit(self.url).netloc}\r\ncontent-type: application/json\r\n"
+            f"{method} {path} HTTP/1.1\r\nhost: {urlsplit(self.url).netloc}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n{headers}\r\n"
         ).encode() + body
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel that takes answers of any size."""
-    return grpc.aio.insecure_channel(target, (("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),))
+    """A channel with a connection of its own."""
+    return grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
 
 
 @asynccontextmanager
 async def temporary_project(url: str, grpc_target: str) -> AsyncIterator[Target]:
-    """A project of someone new, deleted on exit. Raises grpc.RpcError."""
+    """A project of someone new, deleted on exit.
+
+    Raises StartupError with what Nimbus has against it, or that it is not there.
+    """
     async with open_channel(grpc_target) as channel:
-        tokens = await AuthServiceStub(channel).Register(
-            auth.RegisterRequest(email=f"bench-{secrets.token_hex(8)}@example.com", password=secrets.token_urlsafe(18)),
-            timeout=30,
-        )
-        bearer = (("authorization", f"Bearer {tokens.access_token}"),)
         stub = ProjectServiceStub(channel)
-        created = await stub.CreateProject(projects.CreateProjectRequest(name="nimbus bench"), metadata=bearer)
+        try:
+            tokens = await AuthServiceStub(channel).Register(
+                auth.RegisterRequest(
+                    email=f"bench-{secrets.token_hex(8)}@example.com", password=secrets.token_urlsafe(18)
+                ),
+                timeout=SETUP_SECONDS_MAX,
+            )
+            bearer = (("authorization", f"Bearer {tokens.access_token}"),)
+            created = await stub.CreateProject(
+                projects.CreateProjectRequest(name="nimbus bench"), metadata=bearer, timeout=SETUP_SECONDS_MAX
+            )
+        except grpc.aio.AioRpcError as error:
+            raise StartupError(f"No project to measure with on {grpc_target}. {failure_of(error).message}") from None
         project = created.project
         try:
             yield Target(url, grpc_target, project.id, project.api_key_id, created.api_key_secret)
         finally:
-            await stub.DeleteProject(projects.DeleteProjectRequest(project_id=project.id), metadata=bearer)
+            try:
+                await stub.DeleteProject(
+                    projects.DeleteProjectRequest(project_id=project.id), metadata=bearer, timeout=SETUP_SECONDS_MAX
+                )
+            except grpc.aio.AioRpcError as error:
+                raise StartupError(
+                    f"The project {project.id} could not be deleted again. {failure_of(error).message}"
+                ) from None

@@ -1,0 +1,185 @@
+"""What is measured for each figure."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import orjson
+import psutil
+from conftest import Stack
+from goals import P50, P99, RATE, Figure, compare
+from lab import Lab, Turn, new_target, say, settle
+
+from nimbus_server.bench.calls import grpc_ingest, rest_ingest
+from nimbus_server.bench.events import Requests, SentEvent, as_json, as_proto
+from nimbus_server.bench.load import FailedError, Result, Send, drive
+from nimbus_server.bench.scenarios import hourly_counts
+from nimbus_server.bench.target import Target
+
+Sends = AbstractAsyncContextManager[list[Send]]
+BATCH, IN_FLIGHT, CONNECTIONS = 1000, 8, 100
+MEGABYTE = 1_000_000
+# Points at which memory is read, and the seconds that the way to each may take.
+MEMORY_POINTS, MEMORY_SECONDS_MAX = 10, 900
+FLAT = 1.1
+
+
+def grpc_batches(target: Target, *, repeating: bool = False) -> Sends:
+    return grpc_ingest(target, Requests(as_proto, target.project_id, BATCH, repeating=repeating), IN_FLIGHT)
+
+
+def rest_batches(target: Target) -> Sends:
+    return rest_ingest(target, Requests(as_json, target.project_id, BATCH), IN_FLIGHT)
+
+
+def rest_single(target: Target) -> Sends:
+    return rest_ingest(target, Requests(as_json, target.project_id, 1), CONNECTIONS)
+
+
+@asynccontextmanager
+async def rest_refused(target: Target) -> AsyncIterator[list[Send]]:
+    """Single events without a name: they take the same way, up to the log."""
+
+    def encode(project_id: str, events: list[SentEvent]) -> bytes:
+        request = orjson.loads(as_json(project_id, events))
+        for event in request["events"]:
+            event["name"] = ""
+        return orjson.dumps(request)
+
+    def answered(send: Send) -> Send:
+        async def call() -> int:
+            try:
+                return await send()
+            except FailedError as error:
+                if error.reason != "FIELD_REQUIRED":
+                    raise
+                return 1
+
+        return call
+
+    async with rest_ingest(target, Requests(encode, target.project_id, 1), CONNECTIONS) as sends:
+        yield [answered(send) for send in sends]
+
+
+def worker_megabytes(stack: Stack) -> float:
+    """Resident memory of the largest worker."""
+    assert stack.process is not None
+    processes = psutil.Process(stack.process.pid).children(recursive=True)
+    return max(p.memory_info().rss for p in processes if "serve" in p.cmdline()) / MEGABYTE
+
+
+def into_empty_table(lab: Lab, sends_to: Callable[[Target], Sends]) -> Turn:
+    """A turn that sends to a new project in an emptied table."""
+
+    async def turn() -> Result:
+        settle(lab.stack, emptied=True)
+        async with sends_to(new_target(lab.stack)) as sends:
+            return await drive(sends, lab.effort.seconds)
+
+    return turn
+
+
+async def grpc_rate(lab: Lab) -> Figure:
+    name = "ingest, gRPC, 1,000 a request, 8 in flight"
+    references, results = await lab.alternate(name, (await lab.copies()).run, into_empty_table(lab, grpc_batches))
+    figure = compare(name, RATE, "COPY", references, results)
+    figure.expect("≥ 0.6", figure.ratio >= 0.6)
+    figure.expect("≥ 150,000/s", RATE.median(results) >= 150_000)
+    return figure
+
+
+async def rest_rate(lab: Lab) -> Figure:
+    name = "ingest, REST, 1,000 a request, 8 in flight"
+    references, results = await lab.alternate(name, (await lab.copies()).run, into_empty_table(lab, rest_batches))
+    figure = compare(name, RATE, "COPY", references, results)
+    figure.expect("≥ 0.4", figure.ratio >= 0.4)
+    figure.expect("≥ 100,000/s", RATE.median(results) >= 100_000)
+    return figure
+
+
+async def single_rate(lab: Lab) -> Figure:
+    name = "ingest, REST, 1 event a request, 100 connections"
+    references, results = await lab.alternate(
+        name, into_empty_table(lab, rest_refused), into_empty_table(lab, rest_single)
+    )
+    figure = compare(name, RATE, "the same, refused", references, results)
+    figure.result += f", {P99.text(results)}"
+    figure.expect("≥ 0.75", figure.ratio >= 0.75)
+    figure.expect("≥ 3,500/s", RATE.median(results) >= 3500)
+    figure.expect("p99 < 60 ms", P99.median(results) < 0.060)
+    return figure
+
+
+async def repeats_rate(lab: Lab) -> Figure:
+    name = "ingest, gRPC, every tenth event a repeat"
+    repeating = into_empty_table(lab, lambda target: grpc_batches(target, repeating=True))
+    references, results = await lab.alternate(name, into_empty_table(lab, grpc_batches), repeating)
+    figure = compare(name, RATE, "no repeats", references, results)
+    figure.expect("≥ 0.5", figure.ratio >= 0.5)
+    return figure
+
+
+async def stored_rate(lab: Lab) -> Figure:
+    stack, target = await lab.stored()
+
+    async def turn() -> Result:
+        settle(stack, emptied=False)
+        async with grpc_batches(target) as sends:
+            return await drive(sends, lab.effort.seconds)
+
+    name = f"ingest, gRPC, into {lab.effort.rows:,} stored rows"
+    references, results = await lab.alternate(name, into_empty_table(lab, grpc_batches), turn)
+    figure = compare(name, RATE, "empty table", references, results)
+    figure.expect("≥ 0.8", figure.ratio >= 0.8)
+    return figure
+
+
+async def hourly_latency(lab: Lab) -> Figure:
+    stack, target = await lab.stored()
+
+    def turn(asked: Target) -> Turn:
+        async def ask() -> Result:
+            async with hourly_counts(asked) as sends:
+                return await drive(sends, lab.effort.seconds)
+
+        return ask
+
+    settle(stack, emptied=False)
+    name = f"hourly counts over 24 h, {lab.effort.rows:,} events stored, gRPC"
+    references, results = await lab.alternate(name, turn(new_target(stack)), turn(target))
+    figure = compare(name, P50, "empty project", references, results)
+    figure.expect("≤ 3", figure.ratio <= 3)
+    figure.expect("p50 < 5 ms", P50.median(results) < 0.005)
+    return figure
+
+
+async def memory(lab: Lab) -> Figure:
+    stack = lab.start("memory", "--workers", "1")
+    target, part = new_target(stack), lab.effort.events // MEMORY_POINTS
+    points, sent, failed = [worker_megabytes(stack)], 0, 0
+    async with grpc_batches(target) as sends:
+        for _ in range(MEMORY_POINTS):
+            result = await drive(sends, MEMORY_SECONDS_MAX, events_max=part)
+            sent, failed = sent + result.events, failed + sum(result.errors.values())
+            points.append(worker_megabytes(stack))
+            say(f"memory: {points[-1]:.0f} MB after {sent:,} events, {result.events_per_second:,.0f}/s")
+    figure = Figure(
+        f"memory of one worker, {sent:,} events, gRPC",
+        f"before: {points[0]:.0f} MB",
+        f"after: {points[-1]:.0f} MB; " + " ".join(f"{point:.0f}" for point in points[1:]),
+        points[-1] / points[0],
+    )
+    figure.expect("< 150 MB", max(points) < 150)
+    figure.expect("flat", points[-1] <= FLAT * points[MEMORY_POINTS // 2])
+    figure.expect("no call failed", failed == 0)
+    return figure
+
+
+MEASUREMENTS: dict[str, Callable[[Lab], Awaitable[Figure]]] = {
+    "grpc": grpc_rate,
+    "rest": rest_rate,
+    "single": single_rate,
+    "repeats": repeats_rate,
+    "stored": stored_rate,
+    "hourly": hourly_latency,
+    "memory": memory,
+}
