@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types imports drift proto edge generate release lock clean
+.PHONY: help run test soak bench check format lint types imports drift proto edge generate release lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -14,6 +14,16 @@ run: $(VENV)/.ready ## Bring up the whole stack; options with ARGS="--http-port 
 
 test: $(VENV)/.ready-dev ## Run all tests against real servers; options with ARGS="-k name"
 	@$(BIN)/pytest $(ARGS)
+
+# For as many kills and as many seconds at least.
+KILLS   ?= 50
+SECONDS ?= 0
+
+soak: $(VENV)/.ready-dev ## Kill parts of the stack at random, and look for lost events; longer with KILLS=500 or SECONDS=3600
+	@PYTHONPATH=tests:tests/e2e $(BIN)/python tests/soak/crash_soak.py --kills $(KILLS) --seconds $(SECONDS)
+
+bench: $(VENV)/.ready-dev ## Measure the figures beside their references; options with ARGS="--only grpc,rest"
+	@PYTHONPATH=tests $(BIN)/python tests/bench/figures.py $(ARGS)
 
 check: format lint types imports drift proto edge ## Run every check that is not a test
 

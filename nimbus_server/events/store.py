@@ -68,8 +68,11 @@ class EventReader:
         query = sql.SQL("SELECT {} FROM events WHERE {} ORDER BY ts DESC, id DESC LIMIT %(limit)s OFFSET %(offset)s")
         async with (
             self._database.transaction() as connection,
+            connection.pipeline(),
             connection.cursor(row_factory=class_row(LoggedEvent)) as cursor,
         ):
+            # Until a new project is in its statistics, PostgreSQL takes it for empty, and sorts all of it for a page.
+            await connection.execute("SET LOCAL enable_sort = off")
             await cursor.execute(query.format(COLUMNS, where), values | {"limit": limit, "offset": offset})
             return await cursor.fetchall()
 

@@ -60,7 +60,8 @@ class EventServiceStub:
     A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
     those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
     `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
-    acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+    acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once. A connection that
+    breaks shows as UNAVAILABLE or CANCELLED, or as INTERNAL without an ErrorInfo.
 
     A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
     are acknowledged. Events that fail alone are reported as in IngestEvents.
@@ -106,7 +107,8 @@ class EventServiceAsyncStub(EventServiceStub):
     A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
     those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
     `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
-    acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+    acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once. A connection that
+    breaks shows as UNAVAILABLE or CANCELLED, or as INTERNAL without an ErrorInfo.
 
     A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
     are acknowledged. Events that fail alone are reported as in IngestEvents.
@@ -161,7 +163,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         A stream that breaks, or ends with an error, leaves behind every batch that was acknowledged, and perhaps some of
         those that were not; each batch wholly or not at all. Send those again on a new stream. Events with an
         `idempotency_key` are then stored once; without one they may be stored twice. A server that stops
-        acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once.
+        acknowledges what it has read and ends the stream with WORKER_UNAVAILABLE: connect again at once. A connection that
+        breaks shows as UNAVAILABLE or CANCELLED, or as INTERNAL without an ErrorInfo.
 
         A batch that fails as a whole (too many events, none, another project) ends the stream after the batches before it
         are acknowledged. Events that fail alone are reported as in IngestEvents.
