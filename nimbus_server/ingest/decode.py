@@ -21,6 +21,8 @@ from nimbus_server.ingest.event import (
 )
 
 T = TypeVar("T")
+# Half the time of calling NewEvent.
+_new = tuple.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,11 @@ def valid_event(
             raise _out_of_range(origin)
     if idempotency_key is None:
         event_id = origin.id_prefix + place.to_bytes(2)
-        return NewEvent(place, event_id, at, origin.repeatable and not ts_is_stable, name, texts + NULL + jsonb(props))
+        floating = origin.repeatable and not ts_is_stable
+        return _new(NewEvent, (place, event_id, at, floating, name, texts + NULL + jsonb(props)))
     texts += _text("idempotency_key", idempotency_key, IDEMPOTENCY_KEY_LENGTH_MAX)
     event_id = identity.keyed(texts, None if ts_is_stable else ts)
-    return NewEvent(place, event_id, at, ts is None or not ts_is_stable, name, texts + jsonb(props))
+    return _new(NewEvent, (place, event_id, at, ts is None or not ts_is_stable, name, texts + jsonb(props)))
 
 
 # A project's events have few names.

@@ -23,8 +23,8 @@ from nimbus_server.rpc.fields import time_field, uuid_field
 from nimbus_server.rpc.json_body import refuse_query
 from nimbus_server.rpc.registry import BATCH_BYTES_MAX
 
-# Events of a request that are decoded in one go, in about a millisecond.
-SLICE_EVENTS = 100
+# Events of a request that are decoded in one go, in one or two milliseconds.
+SLICE_EVENTS = 200
 # Batches of a stream that are read before the first of them is acknowledged.
 STREAM_AHEAD = 8
 
