@@ -13,6 +13,9 @@ from nimbus_server.postgres.database import Database
 
 COUNT_MAX = 10_000
 
+# Until a new project is in its statistics, PostgreSQL takes it for nearly empty, and reads all of it for one page.
+BY_INDEX = "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+
 COLUMNS = sql.SQL("id, project_id, seq, name, ts, props, user_id, idempotency_key, received_at")
 
 
@@ -71,8 +74,7 @@ class EventReader:
             connection.pipeline(),
             connection.cursor(row_factory=class_row(LoggedEvent)) as cursor,
         ):
-            # Until a new project is in its statistics, PostgreSQL takes it for empty, and sorts all of it for a page.
-            await connection.execute("SET LOCAL enable_sort = off")
+            await connection.execute(BY_INDEX)
             await cursor.execute(query.format(COLUMNS, where), values | {"limit": limit, "offset": offset})
             return await cursor.fetchall()
 
@@ -80,7 +82,8 @@ class EventReader:
         """Number of events, counted up to COUNT_MAX."""
         where, values = _where(which)
         query = sql.SQL("SELECT count(*) FROM (SELECT FROM events WHERE {} LIMIT %(most)s) AS found")
-        async with self._database.transaction() as connection:
+        async with self._database.transaction() as connection, connection.pipeline():
+            await connection.execute(BY_INDEX)
             row = await (await connection.execute(query.format(where), values | {"most": COUNT_MAX})).fetchone()
             return int(row[0]) if row else 0
 
