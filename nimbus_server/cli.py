@@ -1,10 +1,12 @@
 """The `nimbus` command."""
 
 import asyncio
+import os
 import secrets as random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from uuid import UUID
 
 import typer
 from cryptography.fernet import Fernet
@@ -95,6 +97,56 @@ def migrate(
     typer.echo(f"Applied {', '.join(applied_now)}." if applied_now else "Nothing to apply.")
 
 
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSON Lines or CSV; gunzipped where needed.")],
+    project: Annotated[UUID, typer.Option(help="Whose history it is.")],
+    form: Annotated[
+        Literal["jsonl", "csv"] | None,
+        typer.Option(
+            "--format",
+            help="jsonl or csv, whatever the names say.",
+            show_default=".jsonl, .ndjson and .json are jsonl, .csv is csv",
+        ),
+    ] = None,
+    rejected: Annotated[
+        Path | None, typer.Option(help="Where refused lines go, with reasons.", show_default="FILE.rejected.jsonl")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Import history from files, straight into the database.
+
+    That is the one of NIMBUS_DATABASE_URL, or else of the `nimbus up` that
+    runs on --data-dir. Events get positions in the order of the lines, the
+    files in the order given, at any age: only what is from before the year
+    2000, or older than NIMBUS_RETENTION_DAYS, is refused, as is what exceeds
+    the limits of POST /v1/events.
+
+    After an interruption run the same command again, with the same file
+    names: nothing is stored twice. An event is the same if its ts is the
+    same, and its idempotency_key (with name and user_id), or else its id (a
+    UUID is kept, other text hashed), or else its file name (without folder
+    and .gz), line number and line.
+
+    JSON Lines: an object a line, with name, ts, props (or properties),
+    user_id, idempotency_key and id. CSV: a header; the columns name, ts,
+    user_id, idempotency_key, id and props (a JSON object) are the same, every
+    other column is a property of that name, as text. Empty cells are left
+    out. A row counts as the line on which it begins.
+
+    ts is required: RFC 3339 (UTC if it names no offset), or unix seconds,
+    from 1e11 on milliseconds.
+
+    Exit status: 0 if all is stored, 1 if lines were refused or it could not
+    go on, 130 if it was stopped.
+    """
+    from nimbus_server.importer.command import import_files
+    from nimbus_server.importer.source import Format
+
+    settings = _load(data_dir=data_dir)
+    raise typer.Exit(_run(lambda: import_files(settings, project, files, Format(form) if form else None, rejected)))
+
+
 @app.command()
 def config(
     new_secrets: Annotated[
@@ -113,6 +165,34 @@ def config(
     Console(width=None if Console().is_terminal else 200).print(table)
     for name in settings_module.unknown_variables():
         typer.echo(f"{name} is set, but means nothing to this version.", err=True)
+
+
+@app.command()
+def bench(
+    url: Annotated[str, typer.Option(help="REST.")] = "http://127.0.0.1:8000",
+    grpc_target: Annotated[str, typer.Option(help="Native gRPC, straight to the workers.")] = "127.0.0.1:50051",
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Time for each of the loads.")] = 5,
+    connections: Annotated[int, typer.Option(min=1, max=10_000, help="Connections that send single events.")] = 100,
+    in_flight: Annotated[int, typer.Option(min=1, max=256, help="Batches that wait for their answer.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=1000, help="Events in a batch.")] = 1000,
+    project: Annotated[
+        str | None,
+        typer.Option(help="Send to this project and leave the events there.", show_default="a temporary one"),
+    ] = None,
+    key_id: Annotated[str | None, typer.Option(help="Its API key; the secret is in NIMBUS_BENCH_SECRET.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+) -> None:
+    """Put load on a running Nimbus and show what it can do. Exits with 1 where calls failed."""
+    from nimbus_server.bench.run import Options
+    from nimbus_server.bench.run import bench as measure
+    from nimbus_server.bench.scenarios import Load
+
+    secret = os.environ.get("NIMBUS_BENCH_SECRET")
+    if (project is None) != (key_id is None) or (project is not None and not secret):
+        _fail("A project of yours takes --project, --key-id and the key's secret in NIMBUS_BENCH_SECRET, all three.")
+    key = (project, key_id, secret) if project and key_id and secret else None
+    options = Options(url, grpc_target, seconds, Load(connections, in_flight, batch), key, markdown)
+    raise typer.Exit(_run(lambda: measure(options)))
 
 
 @app.command()

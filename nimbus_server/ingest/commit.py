@@ -14,7 +14,8 @@ from nimbus_server.postgres.database import Connection
 
 REMEMBER_TS = """
 INSERT INTO event_keys (project_id, id, ts)
-SELECT %(project_id)s, id, min(ts) FROM unnest(%(ids)s, %(tss)s) AS k (id, ts) GROUP BY id
+SELECT DISTINCT ON (id) %(project_id)s, id, ts
+FROM unnest(%(ids)s, %(tss)s) WITH ORDINALITY AS k (id, ts, n) ORDER BY id, n
 ON CONFLICT (project_id, id) DO NOTHING
 """
 RECALL_TS = """

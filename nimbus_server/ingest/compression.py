@@ -10,6 +10,10 @@ from nimbus_server.errors import NimbusError, Reason
 
 # What every decoder must be able to take (RFC 8878, section 3.1.1.1.2); a larger one would be held in memory whole.
 ZSTD_WINDOW_MAX = 8 * 1024 * 1024
+# The reader of zstd takes the end of its input for the end of what was packed. So more is put there: a body that was
+# cut off swallows it. Packed it is a few bytes, in which it does not stand as it is.
+END = bytes(64)
+ZSTD_END = zstandard.compress(END)
 
 
 def unpack(body: bytes, encoding: str, bytes_max: int) -> bytes:
@@ -18,6 +22,7 @@ def unpack(body: bytes, encoding: str, bytes_max: int) -> bytes:
     Raises NimbusError with REQUEST_UNPARSABLE, or BODY_TOO_LARGE where it unpacks to more than `bytes_max`.
     """
     reader: gzip.GzipFile | zstandard.ZstdDecompressionReader
+    end = b""
     match encoding.strip().lower():
         case "" | "identity":
             return body
@@ -25,20 +30,25 @@ def unpack(body: bytes, encoding: str, bytes_max: int) -> bytes:
             reader = gzip.GzipFile(fileobj=BytesIO(body))
         case "zstd":
             reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX).stream_reader(
-                body, read_across_frames=True
+                body + ZSTD_END, read_across_frames=True
             )
+            end = END
         case _:
             raise NimbusError(
                 Reason.REQUEST_UNPARSABLE, "This Content-Encoding is not known here: use gzip, zstd, or none."
             )
     try:
-        unpacked: bytes = reader.read(bytes_max + 1)
+        unpacked: bytes = reader.read(bytes_max + len(end) + 1)
     except (EOFError, OSError, zlib.error, zstandard.ZstdError):
-        raise NimbusError(
-            Reason.REQUEST_UNPARSABLE, "The body is not what its Content-Encoding says, or it is cut off."
-        ) from None
-    if len(unpacked) > bytes_max:
+        raise _not_as_said() from None
+    if len(unpacked) > bytes_max + len(end):
         raise NimbusError(
             Reason.BODY_TOO_LARGE, f"The body unpacks to more than {bytes_max} bytes. Send fewer events at a time."
         )
-    return unpacked
+    if not unpacked.endswith(end):
+        raise _not_as_said()
+    return unpacked.removesuffix(end)
+
+
+def _not_as_said() -> NimbusError:
+    return NimbusError(Reason.REQUEST_UNPARSABLE, "The body is not what its Content-Encoding says, or it is cut off.")

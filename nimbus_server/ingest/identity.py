@@ -7,11 +7,13 @@ Events without a key share all but the last two bytes of their identities with t
 them.
 """
 
+import re
 import secrets
 from hashlib import blake2b
 
 PREFIX_BYTES = 14
 
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _VERSION_7, _VERSION_8, _VARIANT = b"\x70", b"\x80", b"\x80"
 
 
@@ -41,6 +43,14 @@ def fresh(at: int) -> bytes:
 def of_file_line(file: str, number: int, line: bytes) -> bytes:
     """The identity of an event that a line of a file gives."""
     return _uuid8(f"line:{len(file)}:{file}:{number}:".encode() + line)
+
+
+def of_source(name: str) -> bytes:
+    """The identity of an event that has one where it comes from: a UUID, written with hyphens, is kept as it is.
+
+    Raises UnicodeEncodeError where `name` holds half a character.
+    """
+    return bytes.fromhex(name.replace("-", "")) if _UUID.fullmatch(name) else _uuid8(b"source:" + name.encode())
 
 
 def _uuid8(material: bytes) -> bytes:

@@ -112,6 +112,8 @@ class Database:
             raise NimbusError(
                 Reason.DEADLINE_EXCEEDED, "The database took too long over this. Ask for less, or try again later."
             ) from None
+        except psycopg.errors.ProgramLimitExceeded:
+            raise  # an OperationalError too, but no attempt would go better
         except (*AWAY, PoolTimeout) as error:
             log.warning("database unavailable", error=str(error).strip())
             raise storage_unavailable() from error

@@ -78,13 +78,22 @@ class ObserveInterceptor(AsyncServerInterceptor):
             )
         mapping = TABLE[error.reason]
         _log(log.info, call, started, mapping.code.name, error.reason)
-        if error.retry_after_seconds is not None and call.is_rest:
-            await context.send_initial_metadata((("retry-after", str(math.ceil(error.retry_after_seconds))),))
+        if call.is_rest and (headers := _rest_headers(error)):
+            await context.send_initial_metadata(headers)
         trailing = (
             ("x-request-id", call.request_id),
             ("grpc-status-details-bin", status_of(error).SerializeToString()),
         )
         await context.abort(mapping.code, error.message, trailing)
+
+
+def _rest_headers(error: NimbusError) -> tuple[tuple[str, str], ...]:
+    wait = error.retry_after_seconds
+    return (
+        *((("retry-after", str(math.ceil(wait))),) if wait is not None else ()),
+        # For the edge, which would make it 429.
+        *((("x-http-status", "413"),) if error.reason is Reason.BODY_TOO_LARGE else ()),
+    )
 
 
 def _log(write: Callable[..., Any], call: Call, started: float, code: str, reason: Reason | None) -> None:

@@ -113,6 +113,8 @@ def good_values(account: Account) -> dict[str, Any]:
         "grace_seconds": 60,
         "project_id": account.project_id,
         "events": [{"name": "page_view"}],
+        "sent_at": "2026-01-02T03:04:05Z",
+        "return_receipts": True,
     }
 
 

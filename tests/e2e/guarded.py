@@ -17,6 +17,7 @@ GOOD_FIELDS: dict[str, dict[str, object]] = {
     "ProjectService.DeleteProject": {},
     "ProjectService.RotateKeys": {"grace_seconds": 60},
     "EventService.IngestEvents": {"events": [{"name": "intrusion"}]},
+    "EventService.IngestEventStream": {"events": [{"name": "intrusion"}]},
     "EventService.ListEvents": {},
     "MetricsService.QueryMetrics": {},
 }
@@ -29,7 +30,7 @@ def fields_of(rpc: Rpc, account: Account) -> dict[str, object]:
 
 
 def calls_of(transport: Transport, rpc: Rpc) -> list[Transport]:
-    """The transport, over each of the RPC's routes where it is REST."""
+    """The transport, over each of the RPC's routes where it is REST: none for a stream."""
     if transport is not over_rest:
         return [transport]
     return [lambda *args, binding=binding: over_rest(*args, binding=binding) for binding in rpc.bindings]

@@ -27,7 +27,10 @@ class Binding:
 
 @dataclass(frozen=True)
 class Rpc:
-    """One RPC: `name` as in `EventService.ListEvents`, `wire` as it travels."""
+    """One RPC: `name` as in `EventService.ListEvents`, `wire` as it travels.
+
+    `is_stream` says that requests and responses are streamed; such a one has no REST route.
+    """
 
     name: str
     wire: str
@@ -35,6 +38,7 @@ class Rpc:
     request: type[Message]
     response: type[Message]
     bindings: tuple[Binding, ...]
+    is_stream: bool = False
 
     @property
     def fields(self) -> set[str]:
@@ -75,6 +79,7 @@ def _rpc(method: MethodDescriptor) -> Rpc:
         GetMessageClass(method.input_type),
         GetMessageClass(method.output_type),
         _bindings(method),
+        method.client_streaming and method.server_streaming,
     )
 
 
@@ -110,5 +115,6 @@ def _routes() -> list[Route]:
     ]
 
 
+# Unary ones and streams.
 RPCS = {rpc.name: rpc for service in SERVICES.values() for rpc in map(_rpc, service.methods)}
 ROUTES = _routes()

@@ -1,6 +1,7 @@
 """What is one person's is nobody else's: every RPC that names a project refuses strangers, and changes nothing."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from conftest import Account, Stack, new_account
@@ -103,10 +104,10 @@ def test_the_page_token_of_one_person_shows_another_nothing_of_theirs(stack: Sta
 def test_a_deleted_project_is_gone_for_its_owner_and_its_key(stack: Stack, owner: Account) -> None:
     project = {"project_id": owner.project_id}
     assert over_rest(stack, RPCS["ProjectService.DeleteProject"], project, person(owner)).failure is None
-    for name, rpc in GUARDED.items():
+    for transport, (name, rpc) in product((over_rest, over_native_grpc), GUARDED.items()):
         if "project_id" in rpc.fields:
-            for failure in failures(over_rest, stack, rpc, fields_of(rpc, owner), person(owner)):
+            for failure in failures(transport, stack, rpc, fields_of(rpc, owner), person(owner)):
                 assert failure.reason == Reason.PROJECT_NOT_FOUND, name
         if rpc.access == ACCESS_PROJECT:
-            for failure in failures(over_rest, stack, rpc, fields_of(rpc, owner), machine(owner)):
+            for failure in failures(transport, stack, rpc, fields_of(rpc, owner), machine(owner)):
                 assert failure.reason == Reason.API_KEY_UNKNOWN, name

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from surface import RPCS
 from transports import TRANSPORTS, Transport, over_rest, send
 
+from nimbus.v1 import event_service_pb2 as pb
 from nimbus_server.errors import Reason
 
 # What differs from one run of the same calls to the next.
@@ -103,7 +104,7 @@ def by_rest(stack: Stack) -> list[tuple[str, Any]]:
 
 
 def test_the_walk_goes_through_every_rpc(by_rest: list[tuple[str, Any]]) -> None:
-    assert {name for name, _ in by_rest} == RPCS.keys()
+    assert {name for name, _ in by_rest} == {name for name, rpc in RPCS.items() if not rpc.is_stream}
     ingested = next(shown for name, shown in by_rest if name == "EventService.IngestEvents")
     assert (ingested["accepted"], ingested["rejected"]) == (3, 1)
     listed = next(shown for name, shown in by_rest if name == "EventService.ListEvents")
@@ -114,6 +115,24 @@ def test_the_walk_goes_through_every_rpc(by_rest: list[tuple[str, Any]]) -> None
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_every_rpc_means_the_same_over(transport: str, stack: Stack, by_rest: list[tuple[str, Any]]) -> None:
     assert Session(stack, TRANSPORTS[transport]).everything() == by_rest
+
+
+@pytest.mark.parametrize("transport", sorted(TRANSPORTS.keys() - {"REST"}))
+def test_a_stream_of_one_batch_means_the_same_over(transport: str, stack: Stack, account: Account) -> None:
+    assert [name for name, rpc in RPCS.items() if rpc.is_stream] == ["EventService.IngestEventStream"]
+    stream, call = RPCS["EventService.IngestEventStream"], RPCS["EventService.IngestEvents"]
+    fields = {"project_id": account.project_id, "events": EVENTS, "return_receipts": True}
+    sign = signed(account.api_key_id, account.api_key_secret)
+    response = TRANSPORTS[transport](stack, stream, fields, sign).response
+    again = TRANSPORTS[transport](stack, call, {**fields, "events": EVENTS[:1] + EVENTS[3:]}, sign).response
+    assert response.batch == 1
+    assert [(r.outcome, r.seq, r.reason) for r in response.result.receipts] == [
+        (pb.EVENT_OUTCOME_STORED, 1, ""),
+        (pb.EVENT_OUTCOME_STORED, 2, ""),
+        (pb.EVENT_OUTCOME_STORED, 3, ""),
+        (pb.EVENT_OUTCOME_REJECTED, 0, Reason.FIELD_REQUIRED),
+    ]
+    assert (again.accepted, again.duplicates, again.rejected) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("reason", [Reason.FIELD_INVALID, Reason.SIGNATURE_MISMATCH, Reason.PROJECT_NOT_FOUND])
@@ -158,4 +177,4 @@ def test_default_values_and_snake_case_names_are_printed(stack: Stack, account: 
     body = {"project_id": account.project_id, "events": [{"name": "x", "ts": datetime.now(UTC).isoformat()}]}
     answer = over_rest(stack, RPCS["EventService.IngestEvents"], body, bearer(account.access_token)).answer
     assert answer is not None
-    assert answer.json == {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []}
+    assert answer.json == {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": [], "receipts": []}

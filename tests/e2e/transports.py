@@ -96,14 +96,19 @@ def encoded(rpc: Rpc, fields: Fields | Message | bytes) -> bytes:
 def over_grpc(
     target: str, rpc: Rpc, fields: Fields | Message | bytes, credentials: Credentials = nobody, **metadata: str
 ) -> Outcome:
-    """Names in `metadata` have underscores for dashes."""
+    """A stream is sent one message, and must answer with one. Names in `metadata` have underscores for dashes."""
     body = encoded(rpc, fields)
     given = {name.replace("_", "-"): value for name, value in metadata.items()}
     headers = tuple((credentials("POST", rpc.wire, body) | given).items())
     with grpc.insecure_channel(target, MESSAGE_OPTIONS) as channel:
-        method = channel.unary_unary(rpc.wire, response_deserializer=rpc.response.FromString)
         try:
-            response, call = method.with_call(body, timeout=TIMEOUT_SECONDS, metadata=headers)
+            if rpc.is_stream:
+                stream = channel.stream_stream(rpc.wire, response_deserializer=rpc.response.FromString)
+                call = stream(iter([body]), timeout=TIMEOUT_SECONDS, metadata=headers)
+                (response,) = call
+            else:
+                method = channel.unary_unary(rpc.wire, response_deserializer=rpc.response.FromString)
+                response, call = method.with_call(body, timeout=TIMEOUT_SECONDS, metadata=headers)
         except grpc.RpcError as error:
             trailers = dict(error.trailing_metadata() or ())
             return grpc_outcome(None, error.code().value[0], error.details() or "", trailers)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from storage import NOW
 
 # Times that clients give; signatures' times are other ones (half seconds), so that a row tells which it has.
+# By a sender's clock; and arrivals are a quarter of a second past a full one: no corrected time is a given one.
+SENT_TIMES = [NOW + timedelta(days=d, milliseconds=100) for d in (0, 3 * 365, -2)] + [NOW + timedelta(seconds=2.1)]
 GIVEN_TIMES = [NOW - timedelta(minutes=m) for m in (0, 1, 61, 60 * 24 * 40)] + [NOW - timedelta(seconds=1)]
 
 
@@ -18,6 +20,16 @@ class Request:
     events: list[dict[str, Any]]
     signature: str | None
     default_ts: datetime
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a delivery should be told: indexes of its events, the accepted ones with their positions."""
+
+    stored: dict[int, int]
+    duplicates: list[int]
+    refused: list[int]
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,10 @@ def deliveries(draw: st.DrawFn) -> list[Request]:
     lists = draw(st.lists(st.lists(EVENT, min_size=1, max_size=6), min_size=1, max_size=3))
     requests = [
         Request(
-            draw(st.sampled_from(lists)), f"{n:064x}" if draw(st.booleans()) else None, NOW + timedelta(seconds=n + 0.5)
+            draw(st.sampled_from(lists)),
+            f"{n:064x}" if draw(st.booleans()) else None,
+            NOW + timedelta(seconds=n + 0.5),
+            draw(st.sampled_from([None, None, *SENT_TIMES])),
         )
         for n in range(draw(st.integers(1, 4)))
     ]
@@ -62,24 +77,38 @@ class Model:
     def __init__(self) -> None:
         self.rows: dict[tuple[Any, ...], Row] = {}
         self._first_ts: dict[tuple[Any, ...], datetime] = {}
+        self._arrived: dict[int, datetime] = {}
 
-    def deliver(self, request: Request, received_at: datetime) -> tuple[int, int, list[int]]:
-        accepted, duplicates, refused = 0, 0, []
+    def deliver(self, request: Request, received_at: datetime) -> Told:
+        # A request that is not signed is decoded once: its repeats are the server's own retries.
+        arrived = self._arrived.setdefault(id(request), received_at) if request.signature is None else received_at
+        told = Told({}, [], [])
         for index, event in enumerate(request.events):
-            if "\0" in event["name"]:
-                refused.append(index)
-                continue
-            name, user, key = event["name"], event.get("user_id"), event.get("idempotency_key")
-            ts = datetime.fromisoformat(event["ts"]) if "ts" in event else request.default_ts
-            identity: tuple[Any, ...] = (id(request), index)
-            if key:
-                identity = (name, user, key, ts)
-                if "ts" not in event:
-                    ts = self._first_ts.setdefault((name, user, key), ts)
-                    identity = (name, user, key, ts)
-            if identity in self.rows:
-                duplicates += 1
+            found = self._place(request, index, arrived)
+            if found is None:
+                told.refused.append(index)
+            elif found in self.rows:
+                told.duplicates.append(index)
             else:
-                accepted += 1
-                self.rows[identity] = Row(name, user, key, ts, event["props"], received_at)
-        return accepted, duplicates, refused
+                told.stored[index] = len(self.rows) + 1
+                name, user, key = event["name"], event.get("user_id"), event.get("idempotency_key")
+                self.rows[found] = Row(name, user, key, found[-1], event["props"], received_at)
+        return told
+
+    def _place(self, request: Request, index: int, arrived: datetime) -> tuple[Any, ...] | None:
+        """Identity and ts of an event; None where it is to be refused."""
+        event = request.events[index]
+        given = datetime.fromisoformat(event["ts"]) if "ts" in event else None
+        if request.sent_at is None:
+            ts = given or request.default_ts
+        else:
+            ts = arrived if given is None else given + (arrived - request.sent_at)
+        if "\0" in event["name"] or ts > arrived + timedelta(days=1):
+            return None
+        claimed = given if request.sent_at else None
+        if key := event.get("idempotency_key"):
+            identity: tuple[Any, ...] = (event["name"], event.get("user_id"), key, claimed)
+            moves = given is None or request.sent_at is not None
+        else:
+            identity, moves = (id(request), index), request.sent_at is not None
+        return (*identity, self._first_ts.setdefault(identity, ts) if moves else ts)

@@ -5,15 +5,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import orjson
+import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
 from nimbus_server.accounts.api_keys import new_api_key
 from nimbus_server.accounts.store import AccountStore
+from nimbus_server.clock import micros
 from nimbus_server.events.store import EventFilter, LoggedEvent
+from nimbus_server.ingest import identity
+from nimbus_server.ingest.commit import Append, Stored
+from nimbus_server.ingest.copy_rows import NULL, jsonb, text
+from nimbus_server.ingest.decode import Origin
+from nimbus_server.ingest.event import NewEvent
 from nimbus_server.ingest.pipeline import Ingest
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
@@ -65,6 +73,41 @@ async def new_project(database: Database, owner: UUID | None = None) -> UUID:
     key = new_api_key()
     owner = owner or await new_user(database)
     return (await ProjectStore(database).create(uuid4(), "a project", owner, key.id, b"sealed")).id
+
+
+def new_event(ts: datetime = NOW, name: str = "n", user_id: str | None = None, props: Any = None) -> NewEvent:
+    """A valid event that is the same as no other."""
+    user = NULL if user_id is None else text(user_id.encode())
+    texts = text(name.encode()) + user + NULL + jsonb(orjson.dumps(props or {}))
+    return NewEvent(0, identity.fresh(micros(NOW)) + bytes(2), micros(ts), False, name, texts)
+
+
+def origin_of(signature: str | None = None, at: datetime = NOW, **others: Any) -> Origin:
+    """Where a request comes from that arrives at this moment, signed at the same, or not signed."""
+    prefix = identity.fresh(micros(at)) if signature is None else identity.signed(signature)
+    return Origin(micros(at), micros(at), prefix, repeatable=signature is not None, **others)
+
+
+async def append(log: EventLog, project: UUID, events: list[NewEvent], received_at: datetime = NOW) -> int:
+    """Append events by nobody in particular, and return how many were stored."""
+    await log.make_partitions(events)
+    (stored,) = await log.append([Append(project, None, events, micros(received_at))])
+    if not isinstance(stored, Stored):
+        raise stored or AssertionError("held, though it was to be waited for")
+    return len(stored.events)
+
+
+async def at_commit(dsn: str, statements: str) -> None:
+    """Let each transaction that appends run these PL/pgSQL statements last of all, within its commit."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        body = sql.Literal(f"BEGIN {statements} RETURN NULL; END")
+        await connection.execute(
+            sql.SQL("CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS {}").format(body)
+        )
+        await connection.execute(
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON streams DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION at_commit()"
+        )
 
 
 def all_of(project: UUID) -> EventFilter:

@@ -2,41 +2,21 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
-from storage import NOW, log_of, new_project, opened, settings_for
+from storage import append, at_commit, log_of, new_event, new_project, opened, settings_for
 
-from nimbus_server.ingest import identity
-from nimbus_server.ingest.event import NewEvent
 from nimbus_server.ingest.store import EventLog
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
 
 WRITERS = 8
 BATCHES = 12
 
 
-class SlowToCommit(Database):
-    """Dawdles between the statements of a transaction and its commit, each time for another while."""
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        async with super().transaction() as connection:
-            yield connection
-            await asyncio.sleep(random.uniform(0, 0.004))
-
-
 async def write(log: EventLog, project: UUID, sizes: list[int]) -> None:
     for size in sizes:
-        events = [
-            NewEvent(
-                identity.fresh(NOW), NOW, ts_is_default=False, name="n", user_id=None, idempotency_key=None, props=b"{}"
-            )
-            for _ in range(size)
-        ]
-        assert await log.append(project, events, NOW) == size
+        assert await append(log, project, [new_event() for _ in range(size)]) == size
 
 
 async def follow(database: Database, project: UUID, written: asyncio.Event) -> list[int]:
@@ -55,7 +35,9 @@ async def follow(database: Database, project: UUID, written: asyncio.Event) -> l
 async def test_a_reader_that_polls_past_its_position_never_misses_an_event(dsn: str) -> None:
     sizes = [[random.randint(1, 3) for _ in range(BATCHES)] for _ in range(WRITERS)]
     total, written = sum(map(sum, sizes)), asyncio.Event()
-    async with opened(Database(settings_for(dsn))) as reading, opened(SlowToCommit(settings_for(dsn))) as writing:
+    # Each commit takes another while.
+    await at_commit(dsn, "PERFORM pg_sleep(random() * 0.004);")
+    async with opened(Database(settings_for(dsn))) as reading, opened(Database(settings_for(dsn))) as writing:
         mine, others = await new_project(reading), await new_project(reading)
         log = EventLog(writing, Partitions(writing))
         readers = [asyncio.create_task(follow(reading, mine, written)) for _ in range(3)]

@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storage import NOW, all_of, log_of, new_project, opened, settings_for
+from storage import NOW, all_of, log_of, new_event, new_project, opened, settings_for
+from storage import append as append_to
 
 from nimbus_server.events.store import Cursor, EventFilter, EventReader, LoggedEvent
-from nimbus_server.ingest import identity
-from nimbus_server.ingest.event import NewEvent
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
@@ -42,19 +40,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 async def append(database: Database, project: UUID, events: list[tuple[datetime, str, str | None, Any]]) -> None:
-    new = [
-        NewEvent(
-            identity.fresh(NOW),
-            ts,
-            ts_is_default=False,
-            name=name,
-            user_id=user,
-            idempotency_key=None,
-            props=orjson.dumps(props),
-        )
-        for ts, name, user, props in events
-    ]
-    await EventLog(database, Partitions(database)).append(project, new, NOW)
+    log = EventLog(database, Partitions(database))
+    assert await append_to(log, project, [new_event(*event) for event in events]) == len(events)
 
 
 def contains(whole: Any, part: Any) -> bool:

@@ -4,20 +4,31 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from storage import NOW, Count, all_of, counts_of, log_of, new_project, opened, settings_for
+from storage import (
+    NOW,
+    Count,
+    all_of,
+    counts_of,
+    log_of,
+    new_project,
+    opened,
+    origin_of,
+    running_ingest,
+    settings_for,
+)
 
+from nimbus_server.clock import moment
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.events.store import EventReader
-from nimbus_server.ingest.decode import Batch, Origin, decode_json
+from nimbus_server.ingest.decode import Batch, Origin
+from nimbus_server.ingest.decode_json import decode_json
 from nimbus_server.ingest.pipeline import Ingest
-from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
-from nimbus_server.postgres.partitions import Partitions
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 VALUES = st.recursive(
@@ -47,12 +58,10 @@ async def database(dsn: str) -> AsyncIterator[Database]:
         yield pool
 
 
-def ingest_over(database: Database) -> Ingest:
-    return Ingest(EventLog(database, Partitions(database)))
-
-
-def signed(signature: str, at: datetime = NOW) -> Origin:
-    return Origin(received_at=at, default_ts=at, signature=signature)
+@pytest.fixture
+async def ingest(database: Database) -> AsyncIterator[Ingest]:
+    async with running_ingest(database) as running:
+        yield running
 
 
 def batch_of(events: list[dict[str, Any]], origin: Origin) -> Batch:
@@ -73,36 +82,36 @@ def with_floats(value: Any) -> Any:
 @given(st.lists(EVENTS, min_size=1, max_size=3))
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_every_valid_event_can_be_stored_and_reads_back_as_it_was_sent(
-    database: Database, events: list[dict[str, Any]]
+    database: Database, ingest: Ingest, events: list[dict[str, Any]]
 ) -> None:
-    project, origin = await new_project(database), Origin(NOW, NOW, None)
+    project, origin = await new_project(database), origin_of()
     batch = batch_of(events, origin)
-    receipt = await ingest_over(database).store(project, batch, origin, None)
+    receipt = await ingest.store(project, batch, origin)
     assert receipt.accepted + receipt.duplicates == len(events)
     stored = {event.id: event for event in await EventReader(database).page(all_of(project), 10)}
     assume(not receipt.duplicates)
     for sent, new in zip(events, batch.events, strict=True):
-        event = stored[new.id]
+        event = stored[UUID(bytes=new.id)]
         assert (event.name, event.user_id) == (sent["name"], sent.get("user_id"))
         assert event.idempotency_key == sent.get("idempotency_key")
-        assert (event.ts, event.received_at) == (new.ts, NOW)
+        assert (event.ts, event.received_at) == (moment(new.ts), NOW)
         assert with_floats(event.props) == with_floats(sent["props"])
 
 
 @pytest.mark.parametrize("ts", [None, "2025-10-31T23:59:59Z"])
 async def test_the_same_keyed_event_from_20_tasks_of_two_workers_is_accepted_once(
-    dsn: str, database: Database, ts: str | None
+    dsn: str, database: Database, ingest: Ingest, ts: str | None
 ) -> None:
     project = await new_project(database)
     event = {"name": "paid", "user_id": "ada", "idempotency_key": "order-7", "ts": ts}
 
-    async def send(ingest: Ingest, n: int) -> tuple[int, int]:
-        origin = signed(f"{n:064x}", NOW + timedelta(seconds=n))
-        receipt = await ingest.store(project, batch_of([event, {"name": "seen"}], origin), origin, None)
+    async def send(worker: Ingest, n: int) -> tuple[int, int]:
+        origin = origin_of(f"{n:064x}", NOW + timedelta(seconds=n))
+        receipt = await worker.store(project, batch_of([event, {"name": "seen"}], origin), origin)
         return receipt.accepted, receipt.duplicates
 
-    async with opened(Database(settings_for(dsn))) as other:
-        workers = [ingest_over(database), ingest_over(other)]
+    async with opened(Database(settings_for(dsn))) as other, running_ingest(other) as another:
+        workers = [ingest, another]
         receipts = await asyncio.gather(*(send(workers[n % 2], n) for n in range(20)))
     assert sorted(receipts) == [(1, 1)] * 19 + [(2, 0)]
     log = await log_of(database, project)
@@ -110,8 +119,10 @@ async def test_the_same_keyed_event_from_20_tasks_of_two_workers_is_accepted_onc
     assert sorted(e.seq for e in log) == list(range(1, 22))
 
 
-async def test_a_key_whose_first_ts_was_given_later_by_hand_is_the_same_event(database: Database) -> None:
-    project, ingest = await new_project(database), ingest_over(database)
+async def test_a_key_whose_first_ts_was_given_later_by_hand_is_the_same_event(
+    database: Database, ingest: Ingest
+) -> None:
+    project = await new_project(database)
     keyed = {"name": "paid", "idempotency_key": "k"}
     for event, at, accepted in (
         (keyed, NOW, 1),
@@ -120,23 +131,21 @@ async def test_a_key_whose_first_ts_was_given_later_by_hand_is_the_same_event(da
         (keyed, NOW + timedelta(seconds=2), 0),
         (keyed | {"user_id": "ada"}, NOW, 1),
     ):
-        origin = signed("ab" * 32, at)
-        assert (await ingest.store(project, batch_of([event], origin), origin, None)).accepted == accepted
+        origin = origin_of("ab" * 32, at)
+        assert (await ingest.store(project, batch_of([event], origin), origin)).accepted == accepted
     assert len(await log_of(database, project)) == 3
 
 
-async def test_a_project_that_is_not_there_takes_no_events(database: Database) -> None:
-    project, origin = uuid4(), Origin(NOW, NOW, None)
+async def test_a_project_that_is_not_there_takes_no_events(database: Database, ingest: Ingest) -> None:
+    project, origin = uuid4(), origin_of()
     with pytest.raises(NimbusError, check=lambda e: e.reason is Reason.PROJECT_NOT_FOUND):
-        await ingest_over(database).store(
-            project, batch_of([{"name": "x", "idempotency_key": "k"}], origin), origin, None
-        )
+        await ingest.store(project, batch_of([{"name": "x", "idempotency_key": "k"}], origin), origin)
     assert await log_of(database, project) == []
 
 
-async def test_a_full_batch_with_full_props_is_stored(database: Database) -> None:
-    project, origin = await new_project(database), signed("ab" * 32)
+async def test_a_full_batch_with_full_props_is_stored(database: Database, ingest: Ingest) -> None:
+    project, origin = await new_project(database), origin_of("ab" * 32)
     events = [{"name": "x", "props": {"p": "y" * 10_232}}] * 1000
-    assert (await ingest_over(database).store(project, batch_of(events, origin), origin, None)).accepted == 1000
+    assert (await ingest.store(project, batch_of(events, origin), origin)).accepted == 1000
     assert await EventReader(database).count(all_of(project)) == 1000
     assert await counts_of(database, project) == {Count(NOW, "x", 1000)}

@@ -9,10 +9,9 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storage import NOW, new_project, opened, settings_for
+from storage import NOW, new_event, new_project, opened, settings_for
+from storage import append as append_to
 
-from nimbus_server.ingest import identity
-from nimbus_server.ingest.event import NewEvent
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.metrics.bucket import BUCKETS, Bucket
 from nimbus_server.metrics.store import MetricsStore, Point, SeriesQuery
@@ -38,13 +37,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 async def append(database: Database, project: UUID, events: list[Event]) -> None:
-    new = [
-        NewEvent(
-            identity.fresh(NOW), ts, ts_is_default=False, name=name, user_id=None, idempotency_key=None, props=b"{}"
-        )
-        for ts, name in events
-    ]
-    await EventLog(database, Partitions(database)).append(project, new, NOW)
+    log = EventLog(database, Partitions(database))
+    assert await append_to(log, project, [new_event(*event) for event in events]) == len(events)
 
 
 def recount(events: list[Event], query: SeriesQuery) -> list[Point]:

@@ -5,10 +5,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from storage import NOW, log_of, new_project, opened, settings_for
+from storage import NOW, append, log_of, new_event, new_project, opened, settings_for
 
-from nimbus_server.ingest import identity
-from nimbus_server.ingest.event import NewEvent
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import MONTHS_AHEAD, Partitions, month_of, next_month
@@ -29,12 +27,6 @@ async def partitions(database: Database) -> set[str]:
         return {name for (name,) in await found.fetchall()}
 
 
-def event_at(ts: datetime) -> NewEvent:
-    return NewEvent(
-        identity.fresh(NOW), ts, ts_is_default=False, name="n", user_id=None, idempotency_key=None, props=b"{}"
-    )
-
-
 def test_a_month_is_that_of_utc() -> None:
     late = datetime(2025, 12, 31, 23, 30, tzinfo=timezone(timedelta(hours=-1)))
     assert month_of(late) == datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,14 +44,14 @@ def test_after_december_comes_january() -> None:
 async def test_events_years_apart_make_their_partitions_and_no_others(database: Database) -> None:
     project = await new_project(database)
     days = [datetime(year, month, 28, tzinfo=UTC) for year, month in ((2020, 1), (2022, 2), (2025, 11))]
-    assert await EventLog(database, Partitions(database)).append(project, [event_at(day) for day in days], NOW) == 3
+    assert await append(EventLog(database, Partitions(database)), project, [new_event(day) for day in days]) == 3
     assert await partitions(database) == {"events_2020_01", "events_2022_02", "events_2025_11"}
 
 
 async def test_old_events_share_one_partition_however_many_months_they_lie_in(database: Database) -> None:
     project = await new_project(database)
     days = [datetime(year, month, 28, tzinfo=UTC) for year in (2000, 2011, 2019) for month in (1, 6, 12)]
-    assert await EventLog(database, Partitions(database)).append(project, [event_at(day) for day in days], NOW) == 9
+    assert await append(EventLog(database, Partitions(database)), project, [new_event(day) for day in days]) == 9
     assert await partitions(database) == set()
 
 
@@ -67,8 +59,8 @@ async def test_the_edges_of_a_month_belong_to_one_partition_each(database: Datab
     project = await new_project(database)
     start = datetime(2024, 12, 1, tzinfo=UTC)
     inside, after = [start, next_month(start) - timedelta(microseconds=1)], next_month(start)
-    events = [event_at(ts) for ts in (*inside, after)]
-    assert await EventLog(database, Partitions(database)).append(project, events, NOW) == 3
+    events = [new_event(ts) for ts in (*inside, after)]
+    assert await append(EventLog(database, Partitions(database)), project, events) == 3
     assert [row.ts for row in await log_of(database, project)] == [*inside, after]
     async with database.transaction() as connection:
         rows = await (await connection.execute("SELECT ts FROM events_2024_12 ORDER BY ts")).fetchall()

@@ -6,21 +6,28 @@ from uuid import UUID
 
 import pytest
 from psycopg import sql
-from storage import NOW, all_of, counts_of, log_of, new_project, new_user, opened, settings_for
+from storage import (
+    all_of,
+    counts_of,
+    log_of,
+    new_project,
+    new_user,
+    opened,
+    origin_of,
+    running_ingest,
+    settings_for,
+)
 
 from nimbus_server.accounts.caller import Person
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.events.store import EventReader
-from nimbus_server.ingest.decode import Origin, decode_json
-from nimbus_server.ingest.pipeline import Ingest
-from nimbus_server.ingest.store import EventLog
+from nimbus_server.ingest.decode_json import decode_json
 from nimbus_server.postgres.database import Database
-from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.projects import store as module
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.projects.store import ProjectStore
 
-ORIGIN = Origin(NOW, NOW, "ab" * 32)
+ORIGIN = origin_of("ab" * 32)
 EVENTS = [{"name": "a", "idempotency_key": f"k{n}"} for n in range(5)] + [{"name": "b"}] * 4
 
 
@@ -31,8 +38,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 async def fill(database: Database, project: UUID) -> None:
-    ingest = Ingest(EventLog(database, Partitions(database)))
-    await ingest.store(project, decode_json(EVENTS, ORIGIN), ORIGIN, None)
+    async with running_ingest(database) as ingest:
+        await ingest.store(project, decode_json(EVENTS, ORIGIN), ORIGIN, None)
 
 
 async def rows(database: Database, project: UUID) -> dict[str, int]:

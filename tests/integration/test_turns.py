@@ -1,44 +1,80 @@
 """A project whose log is locked makes its own callers wait, and nobody else's."""
 
 import asyncio
-from dataclasses import replace
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
 
 import psycopg
-from storage import NOW, new_project, opened, settings_for
+from storage import log_of, new_event, new_project, opened, origin_of, running_ingest, settings_for
 
-from nimbus_server.ingest.event import NewEvent
-from nimbus_server.ingest.store import APPENDS_AT_ONCE, EventLog
+from nimbus_server.ingest.decode import Batch
+from nimbus_server.ingest.pipeline import LANES_MAX, Ingest, Receipt
 from nimbus_server.postgres.database import Database
-from nimbus_server.postgres.partitions import Partitions
 
-EVENT = NewEvent(uuid4(), NOW, False, "n", None, None, b"{}")
 LOCKED = (
     "SELECT count(*) FROM pg_stat_activity "
     "WHERE application_name = 'nimbus' AND datname = current_database() AND wait_event_type = 'Lock'"
 )
 
 
-async def test_a_held_lock_leaves_other_projects_their_connections(dsn: str) -> None:
-    small = settings_for(dsn).model_copy(update={"db_pool_size": 4, "db_max_overflow": 0})
-    async with (
-        opened(Database(small)) as database,
-        await psycopg.AsyncConnection.connect(dsn) as blocker,
-        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher,
-    ):
-        busy, other, log = (
-            await new_project(database),
-            await new_project(database),
-            EventLog(database, Partitions(database)),
-        )
-        await log.append(other, [EVENT], NOW)
-        await blocker.execute("SELECT FROM streams WHERE project_id = %s FOR UPDATE", (busy,))
-        waiting = [
-            asyncio.create_task(log.append(busy, [replace(EVENT, id=uuid4())], NOW)) for _ in range(4 * APPENDS_AT_ONCE)
-        ]
-        while await (await watcher.execute(LOCKED)).fetchone() != (APPENDS_AT_ONCE,):
-            pass
-        assert await log.append(other, [replace(EVENT, id=uuid4())], NOW) == 1
-        assert not any(task.done() for task in waiting)
+async def send(ingest: Ingest, project: UUID, count: int = 1) -> Receipt:
+    return await ingest.store(
+        project, Batch([new_event()._replace(place=place) for place in range(count)], []), origin_of()
+    )
+
+
+@asynccontextmanager
+async def held(dsn: str, projects: list[UUID]) -> AsyncIterator[None]:
+    """Somebody else holds the logs of these projects."""
+    async with await psycopg.AsyncConnection.connect(dsn) as blocker:
+        await blocker.execute("SELECT FROM streams WHERE project_id = ANY(%s) FOR UPDATE", (projects,))
+        yield
         await blocker.rollback()
-        assert await asyncio.gather(*waiting) == [1] * len(waiting)
+
+
+async def until_waiting(dsn: str, connections: int) -> None:
+    """Until so many connections of the worker wait for locks."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
+        while await (await watcher.execute(LOCKED)).fetchone() != (connections,):
+            pass
+
+
+async def test_a_held_lock_leaves_other_projects_their_connections(dsn: str) -> None:
+    small = settings_for(dsn).model_copy(update={"db_pool_size": 2, "db_max_overflow": 0})
+    async with opened(Database(small)) as database, running_ingest(database) as ingest:
+        busy, other = await new_project(database), await new_project(database)
+        assert (await send(ingest, other)).accepted == 1
+        async with held(dsn, [busy]):
+            waiting = [asyncio.create_task(send(ingest, busy, 3)) for _ in range(40)]
+            await until_waiting(dsn, 1)
+            for _ in range(20):
+                assert (await send(ingest, other)).accepted == 1
+            await until_waiting(dsn, 1)
+            assert not any(task.done() for task in waiting)
+        assert [receipt.accepted for receipt in await asyncio.gather(*waiting)] == [3] * 40
+        assert [event.seq for event in await log_of(database, busy)] == list(range(1, 121))
+
+
+async def test_more_held_locks_than_may_be_waited_for_delay_no_other_project(dsn: str) -> None:
+    async with opened(Database(settings_for(dsn))) as database, running_ingest(database) as ingest:
+        busy, other = [await new_project(database) for _ in range(2 * LANES_MAX)], await new_project(database)
+        assert (await send(ingest, other)).accepted == 1
+        async with held(dsn, busy):
+            waiting = [asyncio.create_task(send(ingest, project)) for project in busy]
+            await until_waiting(dsn, LANES_MAX)
+            assert (await send(ingest, other)).accepted == 1
+            assert not any(task.done() for task in waiting)
+        assert [list(receipt.stored.values()) for receipt in await asyncio.gather(*waiting)] == [[1]] * len(busy)
+
+
+async def test_events_of_a_project_stay_in_the_order_in_which_they_were_submitted(dsn: str) -> None:
+    async with opened(Database(settings_for(dsn))) as database, running_ingest(database) as ingest:
+        project = await new_project(database)
+        assert (await send(ingest, project)).accepted == 1
+        async with held(dsn, [project]):
+            before = [await ingest.submit(project, Batch([new_event()], []), origin_of()) for _ in range(5)]
+            await until_waiting(dsn, 1)
+            after = [await ingest.submit(project, Batch([new_event()], []), origin_of()) for _ in range(5)]
+        receipts = [await ingest.receipt(one) for one in before + after]
+        assert [list(receipt.stored.values()) for receipt in receipts] == [[seq] for seq in range(2, 12)]

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from nimbus_server.clock import micros, moment
 from nimbus_server.errors import NimbusError, Reason
-from nimbus_server.ingest.decode import Batch, Origin, decode_json, parse_json
+from nimbus_server.ingest import identity
+from nimbus_server.ingest.copy_rows import jsonb
+from nimbus_server.ingest.decode import Batch, Origin, check_count
+from nimbus_server.ingest.decode_json import JsonRequest, decode_json, parse_json
 
 NOW = datetime(2025, 11, 1, 12, 0, tzinfo=UTC)
 SIGNED_AT = NOW - timedelta(seconds=7, microseconds=250)
-ORIGIN = Origin(received_at=NOW, default_ts=SIGNED_AT, signature="ab" * 32)
+ORIGIN = Origin(micros(NOW), default_ts=micros(SIGNED_AT), id_prefix=identity.signed("ab" * 32), repeatable=True)
 
 
 def decode(**fields: Any) -> Batch:
@@ -82,8 +86,8 @@ def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
         ({"ts": "1999-12-31T23:59:59.999999Z"}, "ts", Reason.TS_OUT_OF_RANGE),
         ({"ts": "2025-11-02T12:00:00.000001Z"}, "ts", Reason.TS_OUT_OF_RANGE),
         ({"ts": "2000-01-01T00:00:00+00:01"}, "ts", Reason.TS_OUT_OF_RANGE),
-        ({"ts": "9999-12-31T23:59:59-01:00"}, "ts", Reason.FIELD_INVALID),
-        ({"ts": "0001-01-01T00:00:00+01:00"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "9999-12-31T23:59:59-01:00"}, "ts", Reason.TS_OUT_OF_RANGE),
+        ({"ts": "0001-01-01T00:00:00+01:00"}, "ts", Reason.TS_OUT_OF_RANGE),
         ({"ts": ""}, "ts", Reason.FIELD_INVALID),
         ({"ts": "2025-11-01"}, "ts", Reason.FIELD_INVALID),
         ({"ts": "2025-11-01T12:00"}, "ts", Reason.FIELD_INVALID),
@@ -118,13 +122,20 @@ def test_what_is_no_object_is_no_event(event: Any) -> None:
 )
 def test_a_timestamp_is_read_in_utc_to_the_microsecond(text: str, utc: str) -> None:
     (event,) = decode(ts=text).events
-    assert event.ts.isoformat() == utc
-    assert not event.ts_is_default
+    assert moment(event.ts).isoformat() == utc
+    assert not event.floating
 
 
 def test_an_event_without_ts_has_that_of_the_signature() -> None:
     (event,) = decode().events
-    assert (event.ts, event.ts_is_default) == (SIGNED_AT, True)
+    assert moment(event.ts) == SIGNED_AT
+    assert not event.floating
+
+
+def test_a_key_without_ts_keeps_the_ts_that_it_came_with_first() -> None:
+    (event,) = decode(idempotency_key="k").events
+    assert (moment(event.ts), event.floating) == (SIGNED_AT, True)
+    assert not decode(idempotency_key="k", ts="2025-11-01T11:00:00Z").events[0].floating
 
 
 def test_properties_stands_for_props() -> None:
@@ -132,14 +143,16 @@ def test_properties_stands_for_props() -> None:
 
 
 def test_no_props_and_empty_props_are_the_same() -> None:
-    assert decode(props=None).events[0].props == decode(props={}).events[0].props == b"{}"
+    assert decode(props=None).events[0].texts == decode(props={}).events[0].texts
+    assert decode(props=None).events[0].texts.endswith(jsonb(b"{}"))
 
 
 @pytest.mark.parametrize(("count", "reason"), [(0, Reason.BATCH_EMPTY), (1001, Reason.BATCH_TOO_LARGE)])
 def test_a_batch_has_1_to_1000_events(count: int, reason: Reason) -> None:
     with pytest.raises(NimbusError, check=lambda e: e.reason is reason):
-        decode_json([{"name": "x"}] * count, ORIGIN)
-    assert len(decode_json([{"name": "x"}] * 1000, ORIGIN).events) == 1000
+        check_count(count)
+    check_count(1)
+    check_count(1000)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +166,11 @@ def test_a_batch_has_1_to_1000_events(count: int, reason: Reason) -> None:
         (b'{"events": {}}', Reason.FIELD_INVALID),
         (b'{"project_id": 1}', Reason.FIELD_INVALID),
         (b'{"event": []}', Reason.FIELD_UNKNOWN),
+        (b'{"return_receipts": "yes"}', Reason.FIELD_INVALID),
+        (b'{"return_receipts": 1}', Reason.FIELD_INVALID),
+        (b'{"sent_at": 1762000000}', Reason.FIELD_INVALID),
+        (b'{"sent_at": "just now"}', Reason.FIELD_INVALID),
+        (b'{"sent_at": ""}', Reason.FIELD_INVALID),
     ],
 )
 def test_a_body_that_is_no_request_is_refused_as_a_whole(body: bytes, reason: Reason) -> None:
@@ -161,8 +179,14 @@ def test_a_body_that_is_no_request_is_refused_as_a_whole(body: bytes, reason: Re
 
 
 def test_a_body_gives_its_project_and_events() -> None:
-    assert parse_json(b'{"project_id": "p", "events": [{"name": "x"}]}') == ("p", [{"name": "x"}])
-    assert parse_json(b'{"project_id": null, "events": null}') == ("", [])
+    assert parse_json(b'{"project_id": "p", "events": [{"name": "x"}]}') == JsonRequest(
+        "p", [{"name": "x"}], None, False
+    )
+    assert parse_json(b'{"project_id": null, "events": null, "sent_at": null, "return_receipts": null}') == JsonRequest(
+        "", [], None, False
+    )
+    full = parse_json(b'{"events": [], "sent_at": "2025-11-01T12:00:00Z", "return_receipts": true}')
+    assert full == JsonRequest("", [], micros(NOW), True)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +202,7 @@ def test_a_body_gives_its_project_and_events() -> None:
     ],
 )
 def test_half_a_character_or_no_number_costs_its_own_event_alone(event: bytes, field: str) -> None:
-    _, events = parse_json(b'{"events": [{"name": "good"}, ' + event + b', {"name": "too"}]}')
-    batch = decode_json(events, ORIGIN)
+    request = parse_json(b'{"events": [{"name": "good"}, ' + event + b', {"name": "too"}]}')
+    batch = decode_json(request.events, ORIGIN)
     assert [event.name for event in batch.events] == ["good", "too"]
     assert [(r.index, r.field, r.reason) for r in batch.refusals] == [(1, field, Reason.FIELD_INVALID)]

@@ -9,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimbus.v1.event_service_pb2 import Event, IngestEventsRequest
-from nimbus_server.ingest.decode import Batch, Origin, decode_json, decode_proto, parse_json
+from nimbus_server.clock import micros
+from nimbus_server.ingest import identity
+from nimbus_server.ingest.decode import Batch, Origin
+from nimbus_server.ingest.decode_json import decode_json, parse_json
+from nimbus_server.ingest.decode_proto import decode_proto
 from nimbus_server.ingest.event import NewEvent
 
 NOW = datetime(2025, 11, 1, 12, 0, tzinfo=UTC)
-ORIGIN = Origin(received_at=NOW, default_ts=NOW - timedelta(seconds=3), signature="ab" * 32)
+ORIGIN = Origin(micros(NOW), micros(NOW - timedelta(seconds=3)), identity.signed("ab" * 32), repeatable=True)
 NOTHING = Event(name="x")
 
 TEXTS = st.text(max_size=5) | st.sampled_from(["x" * 200, "x" * 201, "\0"])
@@ -34,13 +38,16 @@ EVENTS = st.fixed_dictionaries(
     optional={"ts": TIMES, "user_id": TEXTS, "idempotency_key": TEXTS, "props": PROPS},
 )
 
+SKEWS = st.none() | st.integers(-(10**14), 10**14)
+ORIGINS = st.builds(replace, st.just(ORIGIN), skew=SKEWS, repeatable=st.booleans())
 
-def as_json(events: list[dict[str, Any]]) -> Batch:
+
+def as_json(events: list[dict[str, Any]], origin: Origin = ORIGIN) -> Batch:
     body = orjson.dumps({"project_id": "p", "events": events})
-    return decode_json(parse_json(body)[1], ORIGIN)
+    return decode_json(parse_json(body).events, origin)
 
 
-def as_proto(events: list[dict[str, Any]], props_as_json: bool) -> Batch:
+def as_proto(events: list[dict[str, Any]], props_as_json: bool, origin: Origin) -> Batch:
     request = IngestEventsRequest()
     for fields in events:
         event = request.events.add(**{k: v for k, v in fields.items() if k not in {"props", "ts"}})
@@ -51,21 +58,34 @@ def as_proto(events: list[dict[str, Any]], props_as_json: bool) -> Batch:
         elif "props" in fields:
             event.props.SetInParent()
             event.props.update(fields["props"])
-    return decode_proto(IngestEventsRequest.FromString(request.SerializeToString()).events, ORIGIN)
+    return decode_proto(IngestEventsRequest.FromString(request.SerializeToString()).events, origin)
+
+
+def split(event: NewEvent) -> tuple[bytes, Any]:
+    """The texts of an event before its props, and the props."""
+    rest, columns = event.texts, b""
+    for _ in ("name", "user_id", "idempotency_key"):
+        end = 4 + max(int.from_bytes(rest[:4], signed=True), 0)
+        columns, rest = columns + rest[:end], rest[end:]
+    size, version, props = int.from_bytes(rest[:4]), rest[4], rest[5:]
+    assert (size, version) == (len(props) + 1, 1)
+    return columns, orjson.loads(props)
 
 
 def comparable(batch: Batch) -> tuple[list[tuple[NewEvent, Any]], list[tuple[int, str, str]]]:
     """Props as a value: a Struct has no order of fields (nor of their faults) and no difference between 1 and 1.0."""
     return (
-        [(replace(event, props=b""), orjson.loads(event.props)) for event in batch.events],
+        [(event._replace(texts=columns), props) for event in batch.events for columns, props in [split(event)]],
         [(r.index, r.field, "" if r.field == "props" else r.reason) for r in batch.refusals],
     )
 
 
-@given(st.lists(EVENTS, min_size=1, max_size=4), st.booleans())
+@given(st.lists(EVENTS, min_size=1, max_size=4), st.booleans(), ORIGINS)
 @settings(max_examples=150, deadline=None)
-def test_json_and_proto_forms_of_an_event_are_the_same_event(events: list[dict[str, Any]], props_as_json: bool) -> None:
-    assert comparable(as_json(events)) == comparable(as_proto(events, props_as_json))
+def test_json_and_proto_forms_of_an_event_are_the_same_event(
+    events: list[dict[str, Any]], props_as_json: bool, origin: Origin
+) -> None:
+    assert comparable(as_json(events, origin)) == comparable(as_proto(events, props_as_json, origin))
 
 
 @given(st.lists(st.tuples(st.booleans(), EVENTS), min_size=1, max_size=5))
@@ -74,8 +94,9 @@ def test_a_bad_event_changes_nothing_about_its_neighbours(marked: list[tuple[boo
     with_bad = as_json([{"name": ""} if bad else event for bad, event in marked])
     with_good = as_json([{"name": "stand-in"} if bad else event for bad, event in marked])
 
-    assert with_bad.events == [event for event in with_good.events if event.name != "stand-in"]
-    refused = {index for index, (bad, _) in enumerate(marked) if bad} | {r.index for r in with_good.refusals}
+    bad_places = {index for index, (bad, _) in enumerate(marked) if bad}
+    assert with_bad.events == [event for event in with_good.events if event.place not in bad_places]
+    refused = bad_places | {r.index for r in with_good.refusals}
     assert [refusal.index for refusal in with_bad.refusals] == sorted(refused)
 
 
@@ -90,6 +111,6 @@ def test_every_item_of_a_batch_is_either_an_event_or_a_refusal(items: list[Any])
 @given(EVENTS)
 @settings(max_examples=150, deadline=None)
 def test_a_retry_of_the_same_signed_request_has_the_same_identities(event: dict[str, Any]) -> None:
-    later = replace(ORIGIN, received_at=NOW + timedelta(seconds=9))
+    later = replace(ORIGIN, received_at=micros(NOW + timedelta(seconds=9)))
     first, again = (decode_json([{"name": "a"}, event | {"ts": None}], origin) for origin in (ORIGIN, later))
     assert first == again

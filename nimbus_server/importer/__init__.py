@@ -1,0 +1,1 @@
+"""History from files, into the log of a project."""

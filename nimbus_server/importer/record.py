@@ -1,0 +1,23 @@
+"""What the forms of files have in common: each gives records, which hold an event as POST /v1/events takes it."""
+
+from typing import Any, NamedTuple
+
+from nimbus_server.errors import Reason
+from nimbus_server.ingest.event import EventRefusedError
+
+
+class Record(NamedTuple):
+    """What stands at one place of a file: an event, or why there is none; a tuple, as NewEvent.
+
+    `line` is the number of its first line, from 1. `raw` are its bytes without the last line end. `content` may have
+    an `id` beside the fields of an event, and `ts` may be a number.
+    """
+
+    line: int
+    raw: bytes
+    content: dict[str, Any] | EventRefusedError
+
+
+def unparsable(message: str) -> EventRefusedError:
+    """The refusal of a record that is no event at all."""
+    return EventRefusedError("", Reason.REQUEST_UNPARSABLE, message)

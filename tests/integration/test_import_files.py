@@ -1,0 +1,224 @@
+"""Files of every form give their records back, good and bad, with their line numbers."""
+
+import csv
+import gzip
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nimbus_server.clock import moment, now
+from nimbus_server.errors import StartupError
+from nimbus_server.importer import source as source_module
+from nimbus_server.importer.decode import Rejected
+from nimbus_server.importer.lines import LINE_BYTES_MAX
+from nimbus_server.importer.source import Block, FileDamagedError, Format, blocks_of, find_source
+from nimbus_server.ingest.copy_rows import NULL
+from nimbus_server.ingest.event import NewEvent
+
+TS = "2025-11-01T12:00:00Z"
+GOOD = b'{"name": "n", "ts": "2025-11-01T12:00:00Z"}'
+
+
+def blocks(path: Path, content: bytes, form: Format | None = None) -> list[Block]:
+    path.write_bytes(content)
+    return list(blocks_of(find_source(path, form), now, None))
+
+
+def events(path: Path, content: bytes) -> list[NewEvent]:
+    read = blocks(path, content)
+    assert [r for block in read for r in block.rejected] == []
+    return [event for block in read for event in block.events()]
+
+
+def rejected(path: Path, content: bytes) -> list[Rejected]:
+    return [r for block in blocks(path, content) for r in block.rejected]
+
+
+def columns(event: NewEvent) -> list[bytes | None]:
+    """name, user_id, idempotency_key and props, out of the texts for COPY."""
+    found: list[bytes | None] = []
+    texts = event.texts
+    while texts:
+        length, texts = texts[:4], texts[4:]
+        if length == NULL:
+            found.append(None)
+        else:
+            size = int.from_bytes(length)
+            found.append(texts[:size])
+            texts = texts[size:]
+    return found
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=8)
+PROPS = st.dictionaries(
+    TEXT, st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT | st.lists(TEXT), max_size=3
+)
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2025, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+EVENTS = st.lists(
+    st.fixed_dictionaries(
+        {"name": TEXT, "ts": TIMES},
+        optional={"user_id": TEXT, "idempotency_key": TEXT, "id": TEXT, "props": PROPS},
+    ),
+    max_size=12,
+)
+
+
+def as_json_lines(wanted: list[dict[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE) for event in wanted)
+
+
+def as_csv(wanted: list[dict[str, Any]], line_end: str = "\r\n") -> bytes:
+    text = io.StringIO(newline="")
+    fields = ["ts", "props", "id", "name", "user_id", "idempotency_key"]
+    # The writer leaves a lone \r bare where lines end otherwise.
+    quoting = csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL
+    writer = csv.DictWriter(text, fields, lineterminator=line_end, quoting=quoting)
+    writer.writeheader()
+    for event in wanted:
+        cells = {"ts": event["ts"].isoformat()}
+        if "props" in event:
+            cells["props"] = orjson.dumps(event["props"]).decode()
+        writer.writerow(event | cells)
+    return text.getvalue().encode()
+
+
+@given(EVENTS, st.sampled_from(["jsonl", "csv", "csv\n"]), st.booleans(), st.booleans(), st.integers(1, 5))
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_events_come_back_as_they_were_written(
+    tmp_path: Path, wanted: list[dict[str, Any]], form: str, zipped: bool, bom: bool, block: int
+) -> None:
+    written = as_json_lines(wanted) if form == "jsonl" else as_csv(wanted, "\n" if form == "csv\n" else "\r\n")
+    written = b"\xef\xbb\xbf" + written if bom else written
+    path = tmp_path / f"history.{form.strip()}{'.gz' if zipped else ''}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_module, "BLOCK_RECORDS", block)
+        patch.setattr(source_module, "SOME_RECORDS", block)
+        read = events(path, gzip.compress(written, 1) if zipped else written)
+    assert [moment(event.ts) for event in read] == [event["ts"] for event in wanted]
+    for event, expected in zip(read, wanted, strict=True):
+        name, user_id, key, props = columns(event)
+        assert name == expected["name"].encode()
+        assert user_id == (expected["user_id"].encode() if "user_id" in expected else None)
+        assert key == (expected["idempotency_key"].encode() if "idempotency_key" in expected else None)
+        assert orjson.loads((props or b"")[1:]) == expected.get("props", {})
+    assert events(path, gzip.compress(written) if zipped else written) == [
+        e._replace(place=n) for n, e in enumerate(read)
+    ]
+
+
+def test_a_zipped_file_is_the_file(tmp_path: Path) -> None:
+    content = GOOD * 1 + b"\n" + GOOD
+    plain = events(tmp_path / "a.jsonl", content)
+    assert events(tmp_path / "a.jsonl.gz", gzip.compress(content)) == plain
+    assert events(tmp_path / "a.jsonl", gzip.compress(content + b"\n")) == plain
+    assert len({event.id for event in plain}) == 2
+
+
+def test_bad_lines_are_refused_one_by_one(tmp_path: Path) -> None:
+    bad = [b"{", b"[]", b"5", b'"x"', b'{"name": "\\ud800"}', b'{"name": "\xff"}', b'{"name": NaN}', b"{} {}", b"\0"]
+    found = rejected(tmp_path / "a.jsonl", GOOD + b"\n\n" + b"\n".join(bad) + b"\n  \r\n" + GOOD)
+    assert [(r.line, r.raw) for r in found] == list(enumerate(bad, start=3))
+    assert {r.reason for r in found} == {"REQUEST_UNPARSABLE"}
+
+
+def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(tmp_path: Path) -> None:
+    padding = b" " * (LINE_BYTES_MAX - len(GOOD) - 1)
+    (block,) = blocks(tmp_path / "a.jsonl", padding + GOOD + b"\n" + padding * 5 + GOOD + b"\n" + GOOD)
+    assert [(r.line, len(r.raw)) for r in block.rejected] == [(2, LINE_BYTES_MAX + 1)]
+    assert (len(block.events()), block.last_line) == (2, 3)
+
+
+def test_columns_without_a_meaning_are_properties(tmp_path: Path) -> None:
+    content = b'ts,plan, name ,props,"a,b"\n' + TS.encode() + b',pro,n,"{""x"": 1}",\n' + TS.encode() + b",,n,,2\n"
+    read = events(tmp_path / "a.csv", content)
+    assert [orjson.loads((columns(event)[3] or b"")[1:]) for event in read] == [{"x": 1, "plan": "pro"}, {"a,b": "2"}]
+
+
+def test_a_cell_may_have_line_ends_and_its_row_the_number_of_its_first_line(tmp_path: Path) -> None:
+    content = f'name,ts,note\r\nn,{TS},"one\ntwo\r\n""three"""\r\n\r\nx,,"no\ntime"\r\nm,{TS},\r\n'.encode()
+    (block,) = blocks(tmp_path / "a.csv", content)
+    assert orjson.loads((columns(block.events()[0])[3] or b"")[1:]) == {"note": 'one\ntwo\r\n"three"'}
+    assert [(r.line, r.raw, r.field) for r in block.rejected] == [(6, b'x,,"no\ntime"', "ts")]
+    assert [event.name for event in block.events()] == ["n", "m"]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        ("n", "", "REQUEST_UNPARSABLE"),
+        (f"n,{TS},,,", "", "REQUEST_UNPARSABLE"),
+        (f'"n"x,{TS},,', "", "REQUEST_UNPARSABLE"),
+        (f"n,{TS},[],", "props", "FIELD_INVALID"),
+        (f"n,{TS},{{,", "props", "FIELD_INVALID"),
+        (f'n,{TS},"{{""x"": 1}}",2', "props", "FIELD_INVALID"),
+        (f"n,,,{TS}", "ts", "FIELD_REQUIRED"),
+        (f",{TS},,", "name", "FIELD_REQUIRED"),
+        (f"\udcff,{TS},,", "name", "FIELD_INVALID"),
+        (f"n,{TS},,\udcff", "props", "FIELD_INVALID"),
+        (f"n,{TS},,\0", "props", "FIELD_INVALID"),
+        (f"n,{TS},," + "x" * 140_000, "", "REQUEST_UNPARSABLE"),
+    ],
+)
+def test_bad_rows_are_refused_one_by_one(tmp_path: Path, row: str, field: str, reason: str) -> None:
+    content = f"name,ts,props,x\nn,{TS},,\n{row}\nn,{TS},,\n".encode(errors="surrogateescape")
+    (block,) = blocks(tmp_path / "a.csv", content)
+    assert [(r.line, r.field, r.reason) for r in block.rejected] == [(3, field, reason)]
+    assert len(block.events()) == 2
+
+
+def test_a_quote_that_is_never_closed_hides_nothing(tmp_path: Path) -> None:
+    content = f'name,ts,x\nn,{TS},"\nn,{TS},\nn,{TS},'.encode()
+    (block,) = blocks(tmp_path / "a.csv", content)
+    assert [(r.line, r.raw) for r in block.rejected] == [(2, content.partition(b"\n")[2])]
+    assert block.events() == []
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("name,x", "ts"),
+        ("ts", "name"),
+        ("name,ts,name", "twice"),
+        ("name,ts,", "column 3"),
+        ("name,ts,props,properties", "props"),
+    ],
+)
+def test_a_wrong_header_is_told_before_anything_is_read(tmp_path: Path, header: str, says: str) -> None:
+    with pytest.raises(StartupError, match=says):
+        blocks(tmp_path / "a.csv", header.encode() + b"\n")
+
+
+def test_a_suffix_tells_the_form_unless_it_is_given(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.NDJSON", "a.json", "a.json.gz"):
+        assert len(events(tmp_path / name, GOOD)) == 1
+    with pytest.raises(StartupError, match="--format"):
+        find_source(tmp_path / "a.txt", None)
+    assert len(blocks(tmp_path / "a.csv", GOOD, Format.JSONL)[0].events()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"name,ts\n"])
+def test_an_empty_file_has_nothing(tmp_path: Path, content: bytes) -> None:
+    assert blocks(tmp_path / "a.csv", content if content != b"\n" else b"") == []
+    assert blocks(tmp_path / "a.jsonl.gz", gzip.compress(b"\n")) == []
+
+
+def test_what_comes_before_damage_is_read(tmp_path: Path) -> None:
+    lines = b"".join(GOOD[:-1] + b', "id": %d}\n' % number for number in range(20_000))
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(lines)[:-100])
+    read = blocks_of(find_source(path, None), now, None)
+    found = [len(block.events()) for block, _ in zip(read, range(4), strict=False)]
+    assert 15_000 < sum(found) < 20_000
+    with pytest.raises(FileDamagedError, match=r"a\.jsonl\.gz"):
+        next(read)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="No such file"):
+        find_source(tmp_path / "a.csv", None)
