@@ -85,7 +85,7 @@ async def _ended(work: asyncio.Task[None], progress: Progress) -> tuple[int, str
     except asyncio.CancelledError:
         return STOPPED, f"Stopped {_place(progress)}. {AGAIN}"
     except FileDamagedError as error:
-        return NOT_ALL, f"{error} What comes before is stored. Mend the file and run the same command again."
+        return NOT_ALL, f"{error} What comes before is stored. Run the same command again when that is mended."
     except NimbusError as error:
         if error.reason is Reason.PROJECT_NOT_FOUND:
             return NOT_ALL, f"Given up {_place(progress)}: the project was deleted."

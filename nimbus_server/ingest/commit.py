@@ -102,7 +102,7 @@ class Commit:
 
     async def drop_stored(self) -> int:
         """Leave out what is stored already, and say how much that was."""
-        events = [e for plan in self._plans for e in plan.events]
+        events = self.events
         if not events:
             return 0
         tss = [e.ts for e in events]
@@ -133,6 +133,11 @@ class Commit:
     def counts(self) -> Counter[tuple[int, str]]:
         """Events by minute (since 1970) and name."""
         return Counter([(e.ts // MINUTE, e.name) for plan in self._plans for e in plan.events])
+
+    @property
+    def events(self) -> list[NewEvent]:
+        """Those that are still to be stored."""
+        return [event for plan in self._plans for event in plan.events]
 
     @property
     def size(self) -> int:

@@ -220,10 +220,10 @@ class Ingest:
 
     async def _commit_one_by_one(self, taken: list[Waiting]) -> None:
         for one in taken:
+            if one.removed:
+                continue
             try:
-                async for attempt in _until_storage_is_back():
-                    with attempt:
-                        (outcome,) = await self._log.append([one.append])
+                (outcome,) = await self._log.append([one.append])
                 _resolve(one, outcome or storage_unavailable())
             except Exception as error:  # noqa: BLE001 - it goes to the caller whose append it is
                 _resolve(one, error)

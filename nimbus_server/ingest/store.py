@@ -29,6 +29,14 @@ class _RepeatError(Exception):
     """COPY found an event that is stored already."""
 
 
+class _PartitionMissingError(Exception):
+    """There is no partition for some of these events: it was dropped since it was made."""
+
+    def __init__(self, events: list[NewEvent]) -> None:
+        super().__init__()
+        self.events = events
+
+
 class EventLog:
     """The writing end of the logs."""
 
@@ -55,10 +63,9 @@ class EventLog:
             return await self._append(appends, wait=wait)
         except _RepeatError:
             return await self._append(appends, wait=wait)
-        except psycopg.errors.CheckViolation:
-            # No partition for a row: retention dropped it since it was made.
+        except _PartitionMissingError as error:
             self._partitions.forget()
-            await self.make_partitions([event for append in appends for event in append.events])
+            await self.make_partitions(error.events)
             raise storage_unavailable() from None
 
     async def _append(self, appends: Sequence[Append], *, wait: bool) -> list[Stored | NimbusError | None]:
@@ -97,6 +104,9 @@ class EventLog:
                 self._looks[project_id] = LOOKS_AFTER_REPEAT if found else looks - LOOK_IN_VAIN
         try:
             await copy_and_commit(connection, list(commits.values()))
+        except psycopg.errors.CheckViolation:
+            # As they are to be stored, not as they came: a key may have come first in a month that is gone.
+            raise _PartitionMissingError([e for commit in commits.values() for e in commit.events]) from None
         except psycopg.DatabaseError as error:
             if not _is_repeat(error):
                 raise

@@ -1,5 +1,6 @@
 """What is known of a call before anything is decided about it."""
 
+import math
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,8 +45,9 @@ def read_call(rpc: str, context: Context) -> Call:
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     from_edge = context.peer().startswith("unix:")
     remaining = context.time_remaining()
-    if from_edge and remaining is None and metadata.get("x-envoy-expected-rq-timeout-ms", "").isdecimal():
-        remaining = int(metadata["x-envoy-expected-rq-timeout-ms"]) / 1000
+    at_edge = metadata.get("x-envoy-expected-rq-timeout-ms", "")
+    if from_edge and at_edge.isdecimal():
+        remaining = min(int(at_edge) / 1000, math.inf if remaining is None else remaining)
     return Call(
         rpc=rpc,
         request_id=(from_edge and metadata.get("x-request-id")) or str(uuid.uuid4()),

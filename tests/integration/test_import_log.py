@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -244,6 +246,19 @@ async def test_the_reader_s_process_gives_what_the_files_hold(tmp_path: Path) ->
     assert [(b.source, b.records, b.last_line, b.position) for b in read] == [
         (b.source, b.records, b.last_line, b.position) for b in expected
     ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_all_processes_leaves_the_reader_to_its_parent(tmp_path: Path, how: signal.Signals) -> None:
+    path = write(tmp_path / "one.jsonl", many(30_000))
+    before = set(psutil.Process().children())
+    async with aclosing(read_blocks([find_source(path, None)], None)) as blocks:
+        read = (await anext(blocks)).records
+        for child in set(psutil.Process().children()) - before:
+            child.send_signal(how)
+        async for block in blocks:
+            read += block.records
+    assert read == 30_000
 
 
 async def test_the_reader_s_process_passes_damage_on_and_ends_when_nobody_reads_on(tmp_path: Path) -> None:

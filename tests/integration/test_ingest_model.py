@@ -28,7 +28,7 @@ async def ingest(database: Database) -> AsyncIterator[Ingest]:
 
 
 @given(deliveries())
-@settings(WITH_ONE_DATABASE, max_examples=80)
+@settings(WITH_ONE_DATABASE, max_examples=50)
 async def test_one_request_after_the_other_the_log_is_the_models(
     database: Database, ingest: Ingest, sent: list[Request]
 ) -> None:

@@ -80,7 +80,7 @@ def with_floats(value: Any) -> Any:
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=3))
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_every_valid_event_can_be_stored_and_reads_back_as_it_was_sent(
     database: Database, ingest: Ingest, events: list[dict[str, Any]]
 ) -> None:

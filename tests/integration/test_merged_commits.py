@@ -43,7 +43,7 @@ async def workers(dsn: str, database: Database) -> AsyncIterator[list[tuple[Losi
 
 
 @given(deliveries(), st.data())
-@settings(WITH_ONE_DATABASE, max_examples=80)
+@settings(WITH_ONE_DATABASE, max_examples=40)
 async def test_all_requests_at_once_the_log_is_the_models_but_for_who_came_first(
     database: Database, workers: list[tuple[Losing, Ingest]], sent: list[Request], data: st.DataObject
 ) -> None:
@@ -75,7 +75,7 @@ async def test_all_requests_at_once_the_log_is_the_models_but_for_who_came_first
 
 
 @given(deliveries(), st.data())
-@settings(WITH_ONE_DATABASE, max_examples=80)
+@settings(WITH_ONE_DATABASE, max_examples=40)
 async def test_appends_of_several_projects_in_one_commit_are_what_they_would_be_one_by_one(
     dsn: str, database: Database, sent: list[Request], data: st.DataObject
 ) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from storage import log_of, new_event, new_project, new_user, opened, origin_of, running_ingest, settings_for
+from storage import NOW, log_of, new_event, new_project, new_user, opened, origin_of, running_ingest, settings_for
 
 from nimbus_server.accounts.api_keys import new_api_key
 from nimbus_server.errors import NimbusError, Reason
@@ -100,6 +101,18 @@ async def test_a_deleted_project_fails_its_own_requests(database: Database, inge
     failure = await between_good_ones(database, ingest, Caller(gone), new_event(), [stays])
     assert isinstance(failure, NimbusError)
     assert failure.reason is Reason.PROJECT_NOT_FOUND
+
+
+async def test_a_key_that_came_first_in_a_month_that_is_gone_fails_nobody(database: Database, ingest: Ingest) -> None:
+    mine, other = Caller(await new_project(database)), Caller(await new_project(database))
+    first, later = new_event()._replace(floating=True), new_event(NOW + timedelta(days=60))
+    await mine.send(ingest, first)
+    await other.send(ingest, later)
+    async with database.transaction() as connection:
+        await connection.execute("DROP TABLE events_2025_11")
+    receipts = await asyncio.gather(mine.send(ingest, first._replace(ts=later.ts)), other.send(ingest, later))
+    assert [(receipt.accepted, receipt.duplicates) for receipt in receipts] == [(1, 0), (0, 1)]
+    assert [row.ts for row in await log_of(database, mine.project)] == [NOW]
 
 
 async def test_a_time_without_a_partition_fails_nobody(database: Database, ingest: Ingest) -> None:

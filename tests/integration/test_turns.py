@@ -33,10 +33,17 @@ async def held(dsn: str, projects: list[UUID]) -> AsyncIterator[None]:
         await blocker.rollback()
 
 
+async def now_waiting(dsn: str) -> int:
+    """How many connections of the worker wait for locks."""
+    async with await psycopg.AsyncConnection.connect(dsn) as watcher:
+        row = await (await watcher.execute(LOCKED)).fetchone()
+        return row[0] if row else 0
+
+
 async def until_waiting(dsn: str, connections: int) -> None:
     """Until so many connections of the worker wait for locks."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
-        while await (await watcher.execute(LOCKED)).fetchone() != (connections,):
+    async with asyncio.timeout(30):
+        while await now_waiting(dsn) != connections:
             pass
 
 
@@ -64,6 +71,7 @@ async def test_more_held_locks_than_may_be_waited_for_delay_no_other_project(dsn
             waiting = [asyncio.create_task(send(ingest, project)) for project in busy]
             await until_waiting(dsn, LANES_MAX)
             assert (await send(ingest, other)).accepted == 1
+            assert await now_waiting(dsn) <= LANES_MAX
             assert not any(task.done() for task in waiting)
         assert [list(receipt.stored.values()) for receipt in await asyncio.gather(*waiting)] == [[1]] * len(busy)
 
