@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 import requests
 from conftest import Account, Stack, new_account
@@ -29,9 +30,10 @@ def signature(account: Account, first: pb.IngestEventStreamRequest) -> tuple[tup
     return tuple(headers.items())
 
 
-def reason_of(error: grpc.aio.AioRpcError) -> str:
-    details = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details
-    return error_details_pb2.ErrorInfo.FromString(details[0].value).reason
+def reason_of(trailing: grpc.aio.Metadata) -> str:
+    """The reason that an error's trailing metadata gives; empty where there is none."""
+    details = status_pb2.Status.FromString(dict(trailing).get("grpc-status-details-bin", b"")).details
+    return error_details_pb2.ErrorInfo.FromString(details[0].value).reason if details else ""
 
 
 class Stream:
@@ -59,7 +61,7 @@ class Stream:
         """Why the server ends the stream, which must be all that is left to read."""
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             assert await self._call.read() is None
-        return reason_of(caught.value)
+        return reason_of(caught.value.trailing_metadata())
 
 
 async def rest(method: str, url: str, account: Account) -> None:
@@ -165,10 +167,28 @@ async def test_a_deleted_project_ends_its_streams(stack: Stack) -> None:
 
 
 async def test_a_server_that_stops_acknowledges_what_it_has_read_and_says_so(scratch: Path) -> None:
-    own = Stack(scratch / "data", {"NIMBUS_WORKERS": "1"}).start()
+    own = Stack(scratch / "data", {"NIMBUS_WORKERS": "1", "NIMBUS_DRAIN_SECONDS": "20"}).start()
     account = new_account(own)
-    async with opened(own.grpc_target, account, batch(account, "1")) as stream:
+    async with (
+        opened(own.grpc_target, account, batch(account, "1")) as stream,
+        await psycopg.AsyncConnection.connect(own.dsn()) as holder,
+        grpc.aio.insecure_channel(own.grpc_target) as channel,
+    ):
+        # While somebody holds the log, nothing can be acknowledged.
+        await holder.execute("SELECT FROM streams WHERE project_id = %s FOR UPDATE", (account.project_id,))
+        await stream.send(batch(account, "2"), batch(account, "3"))
         assert own.process is not None
         own.process.send_signal(signal.SIGTERM)
+        while await refusal(channel, account) != "WORKER_UNAVAILABLE":
+            pass
+        await holder.rollback()
+        assert [(await stream.ack()).batch for _ in range(2)] == [2, 3]
         assert await stream.reason() == "WORKER_UNAVAILABLE"
     assert own.stop() == 0
+
+
+async def refusal(channel: grpc.aio.Channel, account: Account) -> str:
+    """Why a new stream is refused before it is read; empty where it is not."""
+    call = EventServiceStub(channel).IngestEventStream(metadata=signature(account, batch(account, "")))
+    await call.done_writing()
+    return reason_of(await call.trailing_metadata())
