@@ -1,9 +1,8 @@
-"""The database of an import: how it is connected to, and a look at it before anything is read."""
+"""A look at the database of an import before anything is read."""
 
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from nimbus_server.errors import StartupError
@@ -11,18 +10,6 @@ from nimbus_server.postgres.migrate import missing
 from nimbus_server.settings import Settings
 
 CONNECT_SECONDS_MAX = 10
-# Knowing which project it is, the planner takes one that has been filled since the last ANALYZE for an empty one, and
-# looks for each repeat through its whole log. Not knowing, it takes it for an average one.
-SESSION_OPTIONS = "-c plan_cache_mode=force_generic_plan"
-
-
-def with_session_options(dsn: str) -> str:
-    """The connection string with what an import needs. Raises StartupError where it is none."""
-    try:
-        options = conninfo_to_dict(dsn).get("options") or ""
-        return make_conninfo(dsn, options=f"{options} {SESSION_OPTIONS}".strip())
-    except psycopg.Error as error:
-        raise StartupError(f"NIMBUS_DATABASE_URL is not a connection string: {error}".strip()) from None
 
 
 async def check_project(settings: Settings, project_id: UUID) -> None:
@@ -39,4 +26,7 @@ async def check_project(settings: Settings, project_id: UUID) -> None:
             if await found.fetchone() is None:
                 raise StartupError(f"There is no project {project_id} in this database.")
     except psycopg.Error as error:
+        # libpq's own word, before any server has spoken.
+        if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+            raise StartupError(f"NIMBUS_DATABASE_URL is not a connection string: {error}".strip()) from None
         raise StartupError(f"The database can't be reached: {error}".strip()) from error

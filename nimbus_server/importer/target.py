@@ -5,7 +5,6 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from nimbus_server.errors import StartupError
-from nimbus_server.importer.store import with_session_options
 from nimbus_server.local.folder import POSTGRES_PORT, DataFolder
 from nimbus_server.local.postgres import DATABASE, USER
 from nimbus_server.settings import Settings
@@ -29,5 +28,4 @@ def with_database(settings: Settings) -> Settings:
             )
         home = quote(str(folder.postgres), safe="")
         url = SecretStr(f"postgresql:///{DATABASE}?host={home}&port={POSTGRES_PORT}&user={USER}")
-    url = SecretStr(with_session_options(url.get_secret_value()))
     return settings.model_copy(update={"database_url": url, "db_pool_size": CONNECTIONS, "db_max_overflow": 0})
