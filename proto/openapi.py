@@ -22,6 +22,7 @@ SECURITY: dict[str, list[Json]] = {
     "ACCESS_USER": [BEARER],
     "ACCESS_REFRESH": [BEARER],
     "ACCESS_PROJECT": [BEARER, {header: [] for header in SIGNATURE}],
+    "ACCESS_STREAM": [{}, BEARER, {header: [] for header in SIGNATURE}],
 }
 
 
@@ -134,6 +135,11 @@ class _Document:
         }
 
     def _response(self, message: Descriptor, body: str) -> Json:
+        if message.full_name == HTTP_BODY:
+            return {
+                "description": "Server-sent events.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            }
         field = message.fields_by_name.get(body)
         schema = self._schemas.reference(message) if field is None else self._schemas.type(field)
         return {**self._schemas.described((field or message).full_name), "content": _json(schema)}

@@ -40,6 +40,8 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     from the server's clock). Over gRPC METHOD is `POST`, path the RPC's full name (`/nimbus.v1.EventService/IngestEvents`)
     and body the serialized request. Over REST they are the HTTP method, the path with its query, and the body as sent.
     """
+    ACCESS_STREAM: _Access.ValueType  # 5
+    """As ACCESS_PROJECT, or whoever has a token of CreateStreamToken, in the request's `token`."""
 
 class Access(_Access, metaclass=_AccessEnumTypeWrapper):
     """Who may call an RPC. Every RPC of Nimbus carries the `access` option; a server with an RPC that lacks it does not start."""
@@ -60,6 +62,8 @@ The signature is `HMAC-SHA256(secret, "{timestamp}:{METHOD}:{path}:" + body)` in
 from the server's clock). Over gRPC METHOD is `POST`, path the RPC's full name (`/nimbus.v1.EventService/IngestEvents`)
 and body the serialized request. Over REST they are the HTTP method, the path with its query, and the body as sent.
 """
+ACCESS_STREAM: Access.ValueType  # 5
+"""As ACCESS_PROJECT, or whoever has a token of CreateStreamToken, in the request's `token`."""
 Global___Access: _TypeAlias = Access  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int

@@ -129,10 +129,31 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "ROUTE_NOT_FOUND", "domain": "nimbus"}
     """
+    ERROR_REASON_CONSUMER_NOT_FOUND: _ErrorReason.ValueType  # 52
+    """NOT_FOUND, 404. The project has no consumer of this name.
+
+        {"reason": "CONSUMER_NOT_FOUND", "domain": "nimbus"}
+    """
     ERROR_REASON_EMAIL_TAKEN: _ErrorReason.ValueType  # 60
     """ALREADY_EXISTS, 409. A user with this email exists.
 
         {"reason": "EMAIL_TAKEN", "domain": "nimbus"}
+    """
+    ERROR_REASON_CONSUMER_BUSY: _ErrorReason.ValueType  # 62
+    """ABORTED, 409. The consumer has a stream open. Wait until it ends, or take it over.
+
+        {"reason": "CONSUMER_BUSY", "domain": "nimbus"}
+    """
+    ERROR_REASON_CONSUMER_TAKEN_OVER: _ErrorReason.ValueType  # 63
+    """FAILED_PRECONDITION, 400. A later stream of the same consumer has taken over from this one.
+
+        {"reason": "CONSUMER_TAKEN_OVER", "domain": "nimbus"}
+    """
+    ERROR_REASON_POSITION_AHEAD: _ErrorReason.ValueType  # 64
+    """OUT_OF_RANGE, 400. The position lies beyond the end of the log: it is another project's, or from before the
+    database was restored from a backup.
+
+        {"reason": "POSITION_AHEAD", "domain": "nimbus", "metadata": {"last_seq": "1234"}}
     """
     ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 61
     """RESOURCE_EXHAUSTED, 413 (REST). The body is larger than the edge takes. Send fewer events a request.
@@ -292,10 +313,31 @@ ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 51
 
     {"reason": "ROUTE_NOT_FOUND", "domain": "nimbus"}
 """
+ERROR_REASON_CONSUMER_NOT_FOUND: ErrorReason.ValueType  # 52
+"""NOT_FOUND, 404. The project has no consumer of this name.
+
+    {"reason": "CONSUMER_NOT_FOUND", "domain": "nimbus"}
+"""
 ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 60
 """ALREADY_EXISTS, 409. A user with this email exists.
 
     {"reason": "EMAIL_TAKEN", "domain": "nimbus"}
+"""
+ERROR_REASON_CONSUMER_BUSY: ErrorReason.ValueType  # 62
+"""ABORTED, 409. The consumer has a stream open. Wait until it ends, or take it over.
+
+    {"reason": "CONSUMER_BUSY", "domain": "nimbus"}
+"""
+ERROR_REASON_CONSUMER_TAKEN_OVER: ErrorReason.ValueType  # 63
+"""FAILED_PRECONDITION, 400. A later stream of the same consumer has taken over from this one.
+
+    {"reason": "CONSUMER_TAKEN_OVER", "domain": "nimbus"}
+"""
+ERROR_REASON_POSITION_AHEAD: ErrorReason.ValueType  # 64
+"""OUT_OF_RANGE, 400. The position lies beyond the end of the log: it is another project's, or from before the
+database was restored from a backup.
+
+    {"reason": "POSITION_AHEAD", "domain": "nimbus", "metadata": {"last_seq": "1234"}}
 """
 ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 61
 """RESOURCE_EXHAUSTED, 413 (REST). The body is larger than the edge takes. Send fewer events a request.

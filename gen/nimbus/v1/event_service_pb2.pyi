@@ -351,6 +351,7 @@ class StoredEvent(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    PROPS_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the event."""
     project_id: _builtins.str
@@ -363,6 +364,8 @@ class StoredEvent(_message.Message):
     """Whom it is about."""
     idempotency_key: _builtins.str
     """The key it was sent with."""
+    props_json: _builtins.bytes
+    """In place of `props`, a JSON object in UTF-8: only where PROPS_FORM_JSON was asked for."""
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -387,17 +390,22 @@ class StoredEvent(_message.Message):
         user_id: _builtins.str | None = ...,
         idempotency_key: _builtins.str | None = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
+        props_json: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_user_id", b"_user_id", "idempotency_key", b"idempotency_key", "props", b"props", "received_at", b"received_at", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_props_json", b"_props_json", "_user_id", b"_user_id", "idempotency_key", b"idempotency_key", "props", b"props", "props_json", b"props_json", "received_at", b"received_at", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_user_id", b"_user_id", "id", b"id", "idempotency_key", b"idempotency_key", "name", b"name", "project_id", b"project_id", "props", b"props", "received_at", b"received_at", "seq", b"seq", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_props_json", b"_props_json", "_user_id", b"_user_id", "id", b"id", "idempotency_key", b"idempotency_key", "name", b"name", "project_id", b"project_id", "props", b"props", "props_json", b"props_json", "received_at", b"received_at", "seq", b"seq", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    _WhichOneofReturnType__props_json: _TypeAlias = _typing.Literal["props_json"]  # noqa: Y015
+    _WhichOneofArgType__props_json: _TypeAlias = _typing.Literal["_props_json", b"_props_json"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__props_json) -> _WhichOneofReturnType__props_json | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
