@@ -33,7 +33,11 @@ class Reason(StrEnum):
     PROJECT_MISMATCH = "PROJECT_MISMATCH"
     PROJECT_NOT_FOUND = "PROJECT_NOT_FOUND"
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
+    CONSUMER_NOT_FOUND = "CONSUMER_NOT_FOUND"
     EMAIL_TAKEN = "EMAIL_TAKEN"
+    CONSUMER_BUSY = "CONSUMER_BUSY"
+    CONSUMER_TAKEN_OVER = "CONSUMER_TAKEN_OVER"
+    POSITION_AHEAD = "POSITION_AHEAD"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
     RATE_LIMITED = "RATE_LIMITED"
     OVERLOADED = "OVERLOADED"
@@ -109,3 +113,17 @@ def overloaded() -> NimbusError:
         "The server has as much work waiting as it takes. Nothing of this request was stored; retry in a moment.",
         retry_after_seconds=1.0,
     )
+
+
+def position_ahead(position: int, last_seq: int) -> NimbusError:
+    """The position lies beyond the end of the log."""
+    return NimbusError(
+        Reason.POSITION_AHEAD,
+        f"The log ends at position {last_seq}: {position} lies beyond it. Is it another project's?",
+        metadata={"last_seq": str(last_seq)},
+    )
+
+
+def consumer_not_found(name: str) -> NimbusError:
+    """The project has no such consumer."""
+    return NimbusError(Reason.CONSUMER_NOT_FOUND, f"The project has no consumer {name}.")

@@ -9,11 +9,10 @@ from nimbus.v1 import event_service_pb2 as pb
 from nimbus_server.accounts.caller import caller
 from nimbus_server.errors import Reason, field_error
 from nimbus_server.events.store import Cursor, EventFilter, EventReader, LoggedEvent
-from nimbus_server.ingest.event import NAME_LENGTH_MAX, PROPS_BYTES_MAX, USER_ID_LENGTH_MAX, EventRefusedError
-from nimbus_server.ingest.props import encode_props, parse_props
+from nimbus_server.ingest.event import NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
 from nimbus_server.ingest.service import IngestService
 from nimbus_server.projects.access import ProjectAccess
-from nimbus_server.rpc.fields import filter_field, int_field, text_field, time_field, timestamp, uuid_field
+from nimbus_server.rpc.fields import filter_field, int_field, props_field, text_field, time_field, timestamp, uuid_field
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
@@ -58,24 +57,8 @@ def _filter(project: UUID, request: pb.ListEventsRequest) -> EventFilter:
         else None,
         since=time_field("since", request.since) if request.HasField("since") else None,
         until=time_field("until", request.until) if request.HasField("until") else None,
-        props=_props_filter(request.props),
+        props=props_field(request.props),
     )
-
-
-def _props_filter(text: str) -> dict[str, object] | None:
-    if not text:
-        return None
-    encoded = text.encode()
-    if len(encoded) > PROPS_BYTES_MAX:
-        raise field_error(Reason.FIELD_TOO_LONG, "props", f"props must have at most {PROPS_BYTES_MAX} bytes.")
-    try:
-        props = parse_props(encoded)
-        encode_props(props)
-    except EventRefusedError:
-        raise field_error(
-            Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have."
-        ) from None
-    return props
 
 
 def _cursor(request: pb.ListEventsRequest) -> Cursor | None:

@@ -3,9 +3,9 @@
 import time
 
 from nimbus.v1 import health_service_pb2 as pb
-from nimbus_server import __version__
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.health.store import HealthStore
+from nimbus_server.version import VERSION
 
 OK = "ok"
 FAILING = "failing"
@@ -48,7 +48,7 @@ class HealthService:
         return pb.GetHealthDetailsResponse(
             status=OK if all(check.status == OK for check in checks) else FAILING,
             name=self._app_name,
-            version=__version__,
+            version=VERSION,
             uptime_seconds=int(time.monotonic() - self._started),
             checks=checks,
         )

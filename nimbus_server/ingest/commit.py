@@ -7,7 +7,7 @@ from itertools import count
 from uuid import UUID
 
 from nimbus_server.clock import MINUTE
-from nimbus_server.ingest.copy_rows import COPY_EVENTS, HEADER, TRAILER, head
+from nimbus_server.ingest.copy_rows import COPY_EVENTS, HEADER, TRAILER, rows
 from nimbus_server.ingest.event import NewEvent
 from nimbus_server.postgres.arrays import TimestamptzArray, UuidArray
 from nimbus_server.postgres.database import Connection
@@ -42,6 +42,7 @@ ADVANCE_STREAM = "UPDATE streams SET last_seq = %s WHERE project_id = %s"
 
 # About what a socket holds.
 COPY_PART_BYTES = 128 * 1024
+ROWS_AT_A_TIME = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -129,9 +130,11 @@ class Commit:
         """The events at the next positions, as COPY takes them, some at a time."""
         project, seq = self.project_id.bytes, self._last_seq + 1
         for plan in self._plans:
-            plan.first_seq, received_at = seq, plan.append.received_at
-            yield [head(project, e.ts, e.id, n, received_at) + e.texts for n, e in enumerate(plan.events, start=seq)]
-            seq += len(plan.events)
+            plan.first_seq = seq
+            for start in range(0, len(plan.events), ROWS_AT_A_TIME):
+                some = plan.events[start : start + ROWS_AT_A_TIME]
+                yield rows(project, some, seq, plan.append.received_at)
+                seq += len(some)
 
     def counts(self) -> Counter[tuple[int, str]]:
         """Events by minute (since 1970) and name."""
@@ -164,8 +167,8 @@ async def copy_and_commit(connection: Connection, commits: Sequence[Commit]) -> 
     async with connection.cursor().copy(COPY_EVENTS) as sink:
         # PostgreSQL works on one part while the next is made here, and on the last while they are counted.
         part = HEADER
-        for rows in (rows for commit in commits for rows in commit.rows()):
-            part += b"".join(rows)
+        for some in (some for commit in commits for some in commit.rows()):
+            part += b"".join(some)
             if len(part) >= COPY_PART_BYTES:
                 await sink.write(part)
                 part = b""

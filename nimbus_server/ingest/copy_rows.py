@@ -6,8 +6,10 @@ since 2000, a jsonb the byte 1 and text.
 """
 
 import struct
+from collections.abc import Sequence
 
-from nimbus_server.postgres.arrays import POSTGRES_EPOCH
+from nimbus_server.clock import POSTGRES_EPOCH
+from nimbus_server.ingest.event import NewEvent
 
 COPY_EVENTS = (
     "COPY events (project_id, ts, id, seq, received_at, name, user_id, idempotency_key, props) "
@@ -18,10 +20,12 @@ TRAILER = b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"
 # A table is twice as fast as int.to_bytes.
 LENGTHS = [length.to_bytes(4) for length in range(1000)]
+# Length and first byte of a jsonb.
+_jsonb_head = struct.Struct("!IB").pack
 
 _COLUMNS = 9
 # Column count, then length and value of project_id, ts, id, seq and received_at.
-_HEAD = struct.Struct("!hi16siqi16siqiq")
+_head = struct.Struct("!hi16siqi16siqiq").pack
 
 
 def text(value: bytes) -> bytes:
@@ -31,11 +35,13 @@ def text(value: bytes) -> bytes:
 
 def jsonb(value: bytes) -> bytes:
     """A jsonb column from JSON in UTF-8, of at most 2 GB."""
-    return (len(value) + 1).to_bytes(4) + b"\x01" + value
+    return _jsonb_head(len(value) + 1, 1) + value
 
 
-def head(project_id: bytes, ts: int, event_id: bytes, seq: int, received_at: int) -> bytes:
-    """A row up to its texts; times in microseconds since 1970."""
-    return _HEAD.pack(
-        _COLUMNS, 16, project_id, 8, ts - POSTGRES_EPOCH, 16, event_id, 8, seq, 8, received_at - POSTGRES_EPOCH
-    )
+def rows(project_id: bytes, events: Sequence[NewEvent], first_seq: int, received_at: int) -> list[bytes]:
+    """Events as rows, at positions from `first_seq` on; `received_at` in microseconds since 1970."""
+    received = received_at - POSTGRES_EPOCH
+    return [
+        _head(_COLUMNS, 16, project_id, 8, ts - POSTGRES_EPOCH, 16, event_id, 8, seq, 8, received) + texts
+        for seq, (_, event_id, ts, _, _, texts) in enumerate(events, start=first_seq)
+    ]

@@ -1,13 +1,15 @@
 """What events of every form have in common: when and by what right they came, and the checks that make one valid."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from functools import lru_cache, partial
+from itertools import repeat
+from operator import add
+from typing import TypeVar, cast
 
 from nimbus_server.errors import Reason, field_error
 from nimbus_server.ingest import identity
-from nimbus_server.ingest.copy_rows import NULL, jsonb, text
+from nimbus_server.ingest.copy_rows import LENGTHS, NULL, jsonb
 from nimbus_server.ingest.event import (
     EVENTS_MAX,
     IDEMPOTENCY_KEY_LENGTH_MAX,
@@ -21,8 +23,10 @@ from nimbus_server.ingest.event import (
 )
 
 T = TypeVar("T")
-# Half the time of calling NewEvent.
-_new = tuple.__new__
+# Events that are read at a time. Those among which one is bad are read again, one by one.
+TOGETHER = 50
+# A third of the time of calling NewEvent.
+new_event = partial(tuple.__new__, NewEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +64,70 @@ def check_count(count: int) -> None:
         raise field_error(Reason.BATCH_TOO_LARGE, "events", f"events may hold at most {EVENTS_MAX} events.")
 
 
-def decode(events: Iterable[T], origin: Origin, read: Callable[[int, T, Origin], NewEvent], first: int = 0) -> Batch:
-    """Read events, of which the first has the index `first`. `read` raises EventRefusedError for a bad one."""
-    valid, refusals = [], []
-    for place, event in enumerate(events, start=first):
+def decode(
+    events: Sequence[T], origin: Origin, read: Callable[[int, Sequence[T], Origin], list[NewEvent]], first: int = 0
+) -> Batch:
+    """Read events, of which the first has the index `first`.
+
+    `read` takes some of them, of which the first has the index given, and raises EventRefusedError where one is bad.
+    """
+    valid: list[NewEvent] = []
+    refusals: list[Refusal] = []
+    for start in range(0, len(events), TOGETHER):
+        some = events[start : start + TOGETHER]
         try:
-            valid.append(read(place, event, origin))
-        except EventRefusedError as error:
-            refusals.append(Refusal(place, error.field, error.reason, error.message))
+            valid += read(first + start, some, origin)
+        except EventRefusedError:
+            # One by one, to know which, and to have the others.
+            for place, event in enumerate(some, start=first + start):
+                try:
+                    valid += read(place, (event,), origin)
+                except EventRefusedError as error:
+                    refusals.append(Refusal(place, error.field, error.reason, error.message))
     return Batch(valid, refusals)
 
 
-def valid_event(
-    place: int,
-    name: str,
-    ts: int | None,
-    user_id: str | None,
-    idempotency_key: str | None,
-    props: bytes,
+def valid_events(
+    first: int,
+    names: Sequence[str],
+    tss: Sequence[int | None],
+    user_ids: Sequence[str | None],
+    keys: Sequence[str | None],
+    props: Iterable[bytes],
     origin: Origin,
-) -> NewEvent:
-    """The event with these fields; `props` are as encode_props gives them. Raises EventRefusedError."""
-    texts = _name(name)
-    texts += NULL if user_id is None else _text("user_id", user_id, USER_ID_LENGTH_MAX)
+) -> list[NewEvent]:
+    """The events with these fields; `props` are as encode_props gives them.
+
+    Column by column: that takes half the time of event by event. Raises EventRefusedError where one is not valid.
+    """
+    of_names = list(map(_name, names))
+    of_users = _texts("user_id", user_ids, USER_ID_LENGTH_MAX)
+    ats = _ats(tss, origin)
+    of_keys = _texts("idempotency_key", keys, IDEMPOTENCY_KEY_LENGTH_MAX)
+    columns = list(map(add, map(add, of_names, of_users), of_keys))
     ts_is_stable = origin.skew is None
-    if ts is None:
-        at = origin.default_ts if ts_is_stable else origin.received_at
-    else:
-        at = ts if origin.skew is None else ts + origin.skew
-        if not origin.ts_min <= at <= origin.received_at + TS_AHEAD_MAX:
-            raise _out_of_range(origin)
-    if idempotency_key is None:
-        event_id = origin.id_prefix + place.to_bytes(2)
-        floating = origin.repeatable and not ts_is_stable
-        return _new(NewEvent, (place, event_id, at, floating, name, texts + NULL + jsonb(props)))
-    texts += _text("idempotency_key", idempotency_key, IDEMPOTENCY_KEY_LENGTH_MAX)
-    event_id = identity.keyed(texts, None if ts_is_stable else ts)
-    return _new(NewEvent, (place, event_id, at, ts is None or not ts_is_stable, name, texts + jsonb(props)))
+    claimed: Iterable[int | None] = repeat(None, len(names)) if ts_is_stable else tss
+    places = range(first, first + len(names))
+    ids = [
+        origin.id_prefix + place.to_bytes(2) if key is None else identity.keyed(of_event, ts)
+        for place, key, of_event, ts in zip(places, keys, columns, claimed, strict=True)
+    ]
+    # Another attempt comes with another time of arrival, and with another skew.
+    floats = origin.repeatable and not ts_is_stable
+    floating = [floats if key is None else ts is None or not ts_is_stable for key, ts in zip(keys, tss, strict=True)]
+    texts = map(add, columns, map(jsonb, props))
+    return list(map(new_event, zip(places, ids, ats, floating, names, texts, strict=True)))
+
+
+def _ats(tss: Sequence[int | None], origin: Origin) -> Sequence[int]:
+    given = [ts for ts in tss if ts is not None]
+    skew = origin.skew or 0
+    if given and not (origin.ts_min <= min(given) + skew and max(given) + skew <= origin.received_at + TS_AHEAD_MAX):
+        raise _out_of_range(origin)
+    if len(given) == len(tss) and not skew:
+        return given
+    default = origin.default_ts if origin.skew is None else origin.received_at
+    return [default if ts is None else ts + skew for ts in tss]
 
 
 # A project's events have few names.
@@ -107,10 +138,23 @@ def _name(name: str) -> bytes:
     return _text("name", name, NAME_LENGTH_MAX)
 
 
+def _texts(field: str, values: Sequence[str | None], length_max: int) -> list[bytes]:
+    try:
+        given = cast("Sequence[str]", values)
+        # All at once. A value with a NUL becomes two.
+        encoded = "\0".join(given).encode().split(b"\0")
+        if len(encoded) == len(given) and all(given) and max(map(len, given)) <= length_max:
+            return [LENGTHS[len(value)] + value for value in encoded]
+    except (TypeError, UnicodeEncodeError):
+        pass
+    return [NULL if value is None else _text(field, value, length_max) for value in values]
+
+
 def _text(field: str, value: str, length_max: int) -> bytes:
     if 0 < len(value) <= length_max and "\0" not in value:
         try:
-            return text(value.encode())
+            encoded = value.encode()
+            return LENGTHS[len(encoded)] + encoded
         except UnicodeEncodeError:
             pass
     if not value:

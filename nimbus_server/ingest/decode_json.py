@@ -8,14 +8,16 @@ from typing import Any
 
 import orjson
 
-from nimbus_server.clock import micros
+from nimbus_server.clock import all_micros, micros
 from nimbus_server.errors import NimbusError, Reason, field_error
-from nimbus_server.ingest.decode import Batch, Origin, decode, valid_event
+from nimbus_server.ingest.decode import Batch, Origin, decode, valid_events
 from nimbus_server.ingest.event import EventRefusedError, NewEvent
-from nimbus_server.ingest.props import encode_props
+from nimbus_server.ingest.props import encode_all_props
 
 REQUEST_FIELDS = {"project_id", "events", "sent_at", "return_receipts"}
-EVENT_FIELDS = {"name", "ts", "props", "properties", "user_id", "idempotency_key"}
+EVENT_FIELDS = frozenset({"name", "ts", "props", "properties", "user_id", "idempotency_key"})
+TEXT_OR_NONE = frozenset({str, type(None)})
+TS_LENGTH_MIN = len("2025-11-01T12:00:00")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,27 @@ def parse_ts(field: str, text: str) -> int:
     Raises EventRefusedError with FIELD_INVALID.
     """
     try:
-        if len(text) < len("2025-11-01T12:00:00") or text[10] not in "Tt ":
+        if len(text) < TS_LENGTH_MIN or text[10] not in "Tt ":
             raise ValueError(text)
-        ts = datetime.fromisoformat(text.replace("z", "Z"))
+        ts = datetime.fromisoformat(text if text[-1] == "Z" else text.replace("z", "Z"))
         return micros(ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts)
     except (ValueError, OverflowError):
         raise EventRefusedError(
             field, Reason.FIELD_INVALID, f"{field} must be a time such as 2025-11-01T12:00:00Z (RFC 3339)."
         ) from None
+
+
+def parse_plain_ts(texts: Sequence[Any]) -> list[int] | None:
+    """Several times as parse_ts gives them, where all are texts of the one form that nearly all times have.
+
+    All at once they take two thirds of the time. None says that they are to be parsed one by one.
+    """
+    try:
+        if min(map(len, texts)) > TS_LENGTH_MIN and {(ts[4], ts[10], ts[-1]) for ts in texts} == {("-", "T", "Z")}:
+            return all_micros(map(datetime.fromisoformat, texts))
+    except (TypeError, ValueError, LookupError):
+        pass
+    return None
 
 
 def _loads(body: bytes) -> Any:
@@ -91,32 +106,49 @@ def _loads(body: bytes) -> Any:
             raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The body is not valid JSON: {error.msg}.") from None
 
 
-def _read(place: int, event: Any, origin: Origin) -> NewEvent:
-    if not isinstance(event, dict):
-        raise EventRefusedError("events", Reason.FIELD_INVALID, "An event must be a JSON object.")
-    if not event.keys() <= EVENT_FIELDS:
-        unknown = sorted(event.keys() - EVENT_FIELDS)
-        raise EventRefusedError(
-            unknown[0][:100], Reason.FIELD_UNKNOWN, "An event has no such field: put what you know about it into props."
-        )
-    get = event.get
-    name, ts, user_id, key = get("name"), get("ts"), get("user_id"), get("idempotency_key")
-    props, properties = get("props"), get("properties")
-    for field, value in (("name", name), ("ts", ts), ("user_id", user_id), ("idempotency_key", key)):
-        if value is not None and type(value) is not str:
-            raise EventRefusedError(field, Reason.FIELD_INVALID, f"{field} must be a string.")
-    if properties is not None:
-        if props is not None:
-            raise EventRefusedError("properties", Reason.FIELD_INVALID, "Give props or properties, not both.")
-        props = properties
-    if props is not None and type(props) is not dict:
-        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
-    return valid_event(
-        place,
-        name or "",
-        None if ts is None else parse_ts("ts", ts),
-        user_id,
-        key,
-        encode_props(props) if props else b"{}",
+def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
+    check_fields(events, EVENT_FIELDS)
+    names, tss, user_ids, keys = (texts_of(events, field) for field in ("name", "ts", "user_id", "idempotency_key"))
+    props = list(map(props_of, events))
+    return valid_events(
+        first,
+        [name or "" for name in names],
+        parse_plain_ts(tss) or [None if ts is None else parse_ts("ts", ts) for ts in tss],
+        user_ids,
+        keys,
+        encode_all_props(props),
         origin,
     )
+
+
+def check_fields(events: Sequence[Any], known: frozenset[str]) -> None:
+    """Raise EventRefusedError unless all are JSON objects without other fields than those known."""
+    for event in events:
+        if type(event) is not dict:
+            raise EventRefusedError("events", Reason.FIELD_INVALID, "An event must be a JSON object.")
+        if not known.issuperset(event):
+            raise EventRefusedError(
+                min(event.keys() - known)[:100],
+                Reason.FIELD_UNKNOWN,
+                "An event has no such field: put what you know about it into props.",
+            )
+
+
+def texts_of(events: Sequence[dict[str, Any]], field: str) -> list[str | None]:
+    """What the events have in a field. Raises EventRefusedError where it is not text."""
+    values = [event.get(field) for event in events]
+    if not TEXT_OR_NONE.issuperset(map(type, values)):
+        raise EventRefusedError(field, Reason.FIELD_INVALID, f"{field} must be a string.")
+    return values
+
+
+def props_of(event: dict[str, Any]) -> dict[str, Any] | None:
+    """The properties of an event, whichever of their names they have. Raises EventRefusedError."""
+    props = event.get("props")
+    if "properties" in event and event["properties"] is not None:
+        if props is not None:
+            raise EventRefusedError("properties", Reason.FIELD_INVALID, "Give props or properties, not both.")
+        props = event["properties"]
+    if props is not None and type(props) is not dict:
+        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
+    return props

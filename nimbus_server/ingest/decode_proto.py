@@ -5,9 +5,9 @@ from typing import Any
 
 from nimbus_server.clock import SECOND
 from nimbus_server.errors import Reason
-from nimbus_server.ingest.decode import Batch, Origin, decode, valid_event
+from nimbus_server.ingest.decode import Batch, Origin, decode, valid_events
 from nimbus_server.ingest.event import EventRefusedError, NewEvent
-from nimbus_server.ingest.props import check_props_json, encode_props, struct_to_dict
+from nimbus_server.ingest.props import check_all_props_json, check_props_json, encode_props, struct_to_dict
 
 
 def decode_proto(events: Sequence[Any], origin: Origin, first: int = 0) -> Batch:
@@ -15,28 +15,38 @@ def decode_proto(events: Sequence[Any], origin: Origin, first: int = 0) -> Batch
     return decode(events, origin, _read, first)
 
 
-def _read(place: int, event: Any, origin: Origin) -> NewEvent:
+def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
     # HasField costs as much as a value: it is asked only where an empty value leaves it open.
-    sent_ts, user_id, key, props_json = event.ts, event.user_id, event.idempotency_key, event.props_json
-    seconds, nanos, ts = sent_ts.seconds, sent_ts.nanos, None
-    if seconds or event.HasField("ts"):
-        if not 0 <= nanos < SECOND * 1000:
-            raise EventRefusedError("ts", Reason.FIELD_INVALID, "ts must be a valid Timestamp.")
-        ts = seconds * SECOND + nanos // 1000
-    if props_json:
-        props = check_props_json(props_json)
-    else:
-        kind = event.WhichOneof("properties")
-        if kind == "props":
-            props = encode_props(struct_to_dict(event.props))
-        else:
-            props = b"{}" if kind is None else check_props_json(props_json)
-    return valid_event(
-        place,
-        event.name,
-        ts,
-        user_id if user_id or event.HasField("user_id") else None,
-        key if key or event.HasField("idempotency_key") else None,
-        props,
+    tss = [_ts(event) for event in events]
+    encoded = [event.props_json for event in events]
+    return valid_events(
+        first,
+        [event.name for event in events],
+        tss,
+        [event.user_id or ("" if event.HasField("user_id") else None) for event in events],
+        [event.idempotency_key or ("" if event.HasField("idempotency_key") else None) for event in events],
+        check_all_props_json(encoded) if all(encoded) else list(map(_props, events)),
         origin,
     )
+
+
+def _ts(event: Any) -> int | None:
+    ts = event.ts
+    seconds: int = ts.seconds
+    nanos: int = ts.nanos
+    if not seconds and not event.HasField("ts"):
+        return None
+    if not 0 <= nanos < SECOND * 1000:
+        raise EventRefusedError("ts", Reason.FIELD_INVALID, "ts must be a valid Timestamp.")
+    return seconds * SECOND + nanos // 1000
+
+
+def _props(event: Any) -> bytes:
+    props_json = event.props_json
+    if not props_json:
+        kind = event.WhichOneof("properties")
+        if kind is None:
+            return b"{}"
+        if kind == "props":
+            return encode_props(struct_to_dict(event.props))
+    return check_props_json(props_json)

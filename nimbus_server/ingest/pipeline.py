@@ -1,7 +1,7 @@
 """The way of a batch from its caller to the log: it waits in the queue, and a writer commits all that waits at once."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -28,7 +28,7 @@ COMMITS_PER_LANE = 20
 PROJECTS_PER_COMMIT = 500
 # From one commit to the next while more than one caller waits.
 COMMIT_INTERVAL_SECONDS = 0.01
-# What an event takes in memory beside its texts.
+# What an event takes in memory beside its texts, and what one does that is refused.
 EVENT_OVERHEAD_BYTES = 300
 
 T = TypeVar("T")
@@ -49,10 +49,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A batch on its way; `waiting` is None where there is nothing to store. `until` is in the event loop's time."""
+    """A batch on its way. `until` is in the event loop's time."""
 
     batch: Batch
-    waiting: Waiting | None
+    waiting: Waiting
     until: float
 
 
@@ -60,11 +60,13 @@ class Ingest:
     """Stores batches, many in one commit. Identities make every attempt safe to repeat.
 
     One task commits for all projects whose log is free. A log that somebody else holds is waited for in a task of its
-    own, so that it delays nobody else. Call `run` for as long as anything is to be stored.
+    own, so that it delays nobody else. Call `run` for as long as anything is to be stored. `on_commit` is told the
+    projects whose logs have grown.
     """
 
-    def __init__(self, event_log: EventLog) -> None:
+    def __init__(self, event_log: EventLog, on_commit: Callable[[Collection[UUID]], None] = lambda _: None) -> None:
         self._log = event_log
+        self._on_commit = on_commit
         self._queue = Queue()
         self._work = asyncio.Event()
         self._room = asyncio.Event()
@@ -94,13 +96,13 @@ class Ingest:
     ) -> "Submitted":
         """Put a batch into the queue, after those that were submitted before it.
 
+        Also one without a valid event: the commit finds out whether its key is still in force.
         Pass the result to `receipt` or `abandon`. Raises NimbusError with STORAGE_UNAVAILABLE once the deadline is
         near, or at once OVERLOADED where the queue is full and the batch does not wait for room.
         """
         until = asyncio.get_running_loop().time() + _patience(deadline_seconds)
-        if not batch.events:
-            return Submitted(batch, None, until)
-        size = sum(len(event.texts) for event in batch.events) + EVENT_OVERHEAD_BYTES * len(batch.events)
+        size = sum(len(event.texts) for event in batch.events)
+        size += EVENT_OVERHEAD_BYTES * (len(batch.events) + len(batch.refusals))
         if not self._log.has_partitions(batch.events):
             await _in_time(until, self._make_partitions(batch))
         if not self._queue.has_room(project_id, len(batch.events), size):
@@ -114,11 +116,9 @@ class Ingest:
 
     async def receipt(self, submitted: "Submitted") -> Receipt:
         """What became of the batch, after its commit. Raises what `store` does."""
-        batch, waiting = submitted.batch, submitted.waiting
-        if waiting is None:
-            return Receipt(0, 0, batch.refusals, {})
+        batch = submitted.batch
         try:
-            stored = await _in_time(submitted.until, waiting.outcome)
+            stored = await _in_time(submitted.until, submitted.waiting.outcome)
         finally:
             self.abandon(submitted)
         positions = {event.place: seq for seq, event in enumerate(stored.events, start=stored.first_seq)}
@@ -126,7 +126,7 @@ class Ingest:
 
     def abandon(self, submitted: "Submitted") -> None:
         """Take a batch out of the queue, unless it is being committed; what became of it is of no interest."""
-        if submitted.waiting is not None and self._queue.remove(submitted.waiting):
+        if self._queue.remove(submitted.waiting):
             submitted.waiting.outcome.cancel()
             self._room.set()
 
@@ -213,9 +213,13 @@ class Ingest:
             return set()
         held = [one for one, outcome in zip(taken, outcomes, strict=True) if outcome is None]
         self._queue.put_back(held)
+        grown = set()
         for one, outcome in zip(taken, outcomes, strict=True):
             if outcome is not None:
                 _resolve(one, outcome)
+            if isinstance(outcome, Stored) and outcome.events:
+                grown.add(one.append.project_id)
+        self._on_commit(grown)
         return {one.append.project_id for one in held}
 
     async def _commit_one_by_one(self, taken: list[Waiting]) -> None:
@@ -225,6 +229,7 @@ class Ingest:
             try:
                 (outcome,) = await self._log.append([one.append])
                 _resolve(one, outcome or storage_unavailable())
+                self._on_commit([one.append.project_id])
             except Exception as error:  # noqa: BLE001 - it goes to the caller whose append it is
                 _resolve(one, error)
 

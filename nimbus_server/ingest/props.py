@@ -1,6 +1,8 @@
 """Properties of an event: any JSON object within the limits."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -16,6 +18,8 @@ PLAIN = frozenset({str, int, bool, type(None)})
 PARSED_PLAIN = PLAIN | {float}
 # Or a backslash before "u0000".
 ENCODED_NUL = b"\\u0000"
+# Looked for first: bytes find one byte in a tenth of the time.
+BACKSLASH = ord("\\")
 
 
 def encode_props(props: dict[str, Any]) -> bytes:
@@ -32,9 +36,43 @@ def encode_props(props: dict[str, Any]) -> bytes:
         raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be valid JSON.") from None
     if len(encoded) > PROPS_BYTES_MAX:
         raise _too_long()
-    if ENCODED_NUL in encoded:
+    if BACKSLASH in encoded and ENCODED_NUL in encoded:
         _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
     return encoded
+
+
+def encode_all_props(all_props: Sequence[dict[str, Any] | None]) -> list[bytes]:
+    """The properties of several events as encode_props gives them; None is none. Raises what it does.
+
+    What is plain, as nearly all are, is checked all at once, which takes half the time.
+    """
+    props = [some or {} for some in all_props]
+    types = set(map(type, _values(props)))
+    if types <= PLAIN or (types <= PARSED_PLAIN and _are_finite(props)):
+        try:
+            encoded = list(map(orjson.dumps, props))
+        except orjson.JSONEncodeError:
+            pass
+        else:
+            if _are_short_and_plain(encoded):
+                return encoded
+    return list(map(encode_props, props))
+
+
+def check_all_props_json(encoded: Sequence[bytes]) -> Sequence[bytes]:
+    """The properties of several events as check_props_json gives them. Raises what it does."""
+    try:
+        props = list(map(orjson.loads, encoded))
+    except orjson.JSONDecodeError:
+        props = []
+    if (
+        {dict}.issuperset(map(type, props))
+        and PARSED_PLAIN.issuperset(map(type, _values(props)))
+        and _are_short_and_plain(encoded)
+        and props
+    ):
+        return encoded
+    return list(map(check_props_json, encoded))
 
 
 def check_props_json(encoded: bytes) -> bytes:
@@ -42,7 +80,7 @@ def check_props_json(encoded: bytes) -> bytes:
     props = parse_props(encoded)
     if (
         len(encoded) > PROPS_BYTES_MAX
-        or ENCODED_NUL in encoded
+        or (BACKSLASH in encoded and ENCODED_NUL in encoded)
         or not PARSED_PLAIN.issuperset(map(type, props.values()))
     ):
         return encode_props(props)
@@ -88,6 +126,18 @@ def _plain(value: Any) -> Any:
     if kind == "list_value":
         return [_plain(item) for item in value.list_value.values]
     return None
+
+
+def _values(all_props: Iterable[dict[str, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(dict.values, all_props))
+
+
+def _are_finite(all_props: Iterable[dict[str, Any]]) -> bool:
+    return all(math.isfinite(value) for value in _values(all_props) if type(value) is float)
+
+
+def _are_short_and_plain(encoded: Sequence[bytes]) -> bool:
+    return max(map(len, encoded)) <= PROPS_BYTES_MAX and BACKSLASH not in b"".join(encoded)
 
 
 def _check(value: Any, levels: int, budget: int) -> int:

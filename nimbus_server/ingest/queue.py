@@ -29,10 +29,12 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Use:
+    appends: int = 0
     events: int = 0
     size: int = 0
 
     def add(self, waiting: Waiting, sign: int) -> None:
+        self.appends += sign
         self.events += sign * len(waiting.append.events)
         self.size += sign * waiting.size
 
@@ -73,7 +75,7 @@ class Queue:
         for project_id in project_ids:
             waiting, use = self._waiting.get(project_id, {}), _Use()
             for one in list(waiting):
-                if use.events and not _fits_commit(use, one, share):
+                if use.appends and not _fits_commit(use, one, share):
                     break
                 use.add(one, 1)
                 del waiting[one]
@@ -108,7 +110,7 @@ class Queue:
         self._use.add(waiting, -1)
         use = self._use_of[project_id]
         use.add(waiting, -1)
-        if not use.events:
+        if not use.appends:
             del self._use_of[project_id]
         return True
 

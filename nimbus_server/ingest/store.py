@@ -1,7 +1,7 @@
 """Appends to the logs of projects in PostgreSQL: many requests in one commit."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -60,8 +60,11 @@ class EventLog:
         must have been made. Raises what Database.transaction does; then nothing is stored, or it is not known whether.
         """
         try:
-            return await self._append(appends, wait=wait)
-        except _RepeatError:
+            # A repeat in any of the logs has all of them looked through next time; but one that others held meanwhile
+            # may be free only then.
+            for _ in {append.project_id for append in appends}:
+                with suppress(_RepeatError):
+                    return await self._append(appends, wait=wait)
             return await self._append(appends, wait=wait)
         except _PartitionMissingError as error:
             self._partitions.forget()

@@ -12,10 +12,10 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from nimbus_server.clock import POSTGRES_EPOCH
+
 UUID_OID, UUID_ARRAY_OID = 2950, 2951
 TIMESTAMPTZ_OID, TIMESTAMPTZ_ARRAY_OID = 1184, 1185
-# 2000-01-01, from which timestamps count, in microseconds since 1970.
-POSTGRES_EPOCH = 946_684_800_000_000
 
 _ARRAY_HEAD = struct.Struct("!iiIii")
 

@@ -1,12 +1,18 @@
 """What is known of a call before anything is decided about it."""
 
 import math
+import time
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import structlog
 from grpc.aio import ServicerContext
+
+from nimbus_server.errors import NimbusError, Reason
+
+log = structlog.get_logger("nimbus.rpc")
 
 # Generic for type checkers alone.
 Context: TypeAlias = "ServicerContext[Any, Any]"
@@ -31,6 +37,27 @@ class Call:
     def is_rest(self) -> bool:
         """Whether Envoy made this RPC from a JSON request."""
         return self.rest_path is not None
+
+
+def log_end(call: Call, started: float, code: str, reason: Reason | None = None) -> None:
+    """Log how a call ended that began at `started` of time.perf_counter; one that went well, for those who debug."""
+    (log.debug if code == "OK" else log.info)(
+        "call",
+        rpc=call.rpc,
+        code=code,
+        reason=reason.value if reason else None,
+        rest=call.is_rest,
+        ms=round((time.perf_counter() - started) * 1000, 2),
+        request_id=call.request_id,
+    )
+
+
+def told(error: Exception, call: Call) -> NimbusError:
+    """What the client may know of an error: of a defect no more than under which id it stands in the log."""
+    if isinstance(error, NimbusError):
+        return error
+    log.error("defect", rpc=call.rpc, request_id=call.request_id, exc_info=error)
+    return NimbusError(Reason.INTERNAL, "Something went wrong in Nimbus.", metadata={"request_id": call.request_id})
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

@@ -7,6 +7,8 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nimbus_server.errors import Reason, field_error
+from nimbus_server.ingest.event import PROPS_BYTES_MAX, EventRefusedError
+from nimbus_server.ingest.props import encode_props, parse_props
 
 
 def uuid_field(name: str, value: str) -> UUID:
@@ -38,6 +40,26 @@ def filter_field(name: str, values: Sequence[str], length_max: int, count_max: i
     if len(values) > count_max:
         raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} may be given at most {count_max} times.")
     return [text_field(name, value, length_max, may_be_blank=True) for value in values]
+
+
+def props_field(text: str) -> dict[str, object] | None:
+    """The object that `props` of events must contain; None where there is no such filter.
+
+    Raises NimbusError with FIELD_TOO_LONG or FIELD_INVALID.
+    """
+    if not text:
+        return None
+    encoded = text.encode()
+    if len(encoded) > PROPS_BYTES_MAX:
+        raise field_error(Reason.FIELD_TOO_LONG, "props", f"props must have at most {PROPS_BYTES_MAX} bytes.")
+    try:
+        props = parse_props(encoded)
+        encode_props(props)
+    except EventRefusedError:
+        raise field_error(
+            Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have."
+        ) from None
+    return props
 
 
 def int_field(name: str, value: int, lowest: int, highest: int) -> int:

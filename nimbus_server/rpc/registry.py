@@ -20,17 +20,29 @@ BATCH_BYTES_MAX = 16 * 1024 * 1024
 REQUEST_BYTES_MAX = 128 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A request that carries events, as it came: parsed it is many times as large, so its handler chooses when.
+
+    `parse` raises NimbusError with REQUEST_UNPARSABLE.
+    """
+
+    raw: bytes
+    parse: Callable[[], Any]
+
+
 @dataclass(frozen=True)
 class Rpc:
     """One RPC: `name` is its full name as on the wire (`/nimbus.v1.EventService/IngestEvents`).
 
-    `is_stream` says that requests and responses are streamed.
+    `takes_stream` says that its requests are streamed, and `gives_stream` that its responses are.
     """
 
     name: str
     access: int
     request_class: type[Message]
-    is_stream: bool = False
+    takes_stream: bool = False
+    gives_stream: bool = False
 
     @cached_property
     def is_ingest(self) -> bool:
@@ -66,13 +78,19 @@ def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
         access = method.GetOptions().Extensions[access_pb2.access]
         if access == access_pb2.ACCESS_UNSPECIFIED:
             raise ValueError(f"{method.full_name} has no (nimbus.v1.access) option")
-        rpc = Rpc(_wire_name(method), access, GetMessageClass(method.input_type), method.client_streaming)
+        rpc = Rpc(
+            _wire_name(method),
+            access,
+            GetMessageClass(method.input_type),
+            method.client_streaming,
+            method.server_streaming,
+        )
         found[rpc.name] = rpc
     return found
 
 
 def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
-    """Handlers that call the servicer's method of each RPC's name with the parsed request.
+    """Handlers that call the servicer's method of each RPC's name with the parsed request, or an Unread one.
 
     There is no deserializer: the interceptors get the bytes on the wire, check the signature over them and parse.
     """
@@ -80,11 +98,15 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
     for method in service.methods:
         implementation = getattr(servicer, method.name)
         serialize = GetMessageClass(method.output_type).SerializeToString
-        handlers[method.name] = (
-            grpc.stream_stream_rpc_method_handler(_iterate(implementation), None, serialize)
-            if method.client_streaming
-            else grpc.unary_unary_rpc_method_handler(_call(implementation), None, serialize)
-        )
+        handler: grpc.RpcMethodHandler[Any, Any]
+        if method.client_streaming:
+            handler = grpc.stream_stream_rpc_method_handler(_iterate(implementation), None, serialize)
+        elif method.server_streaming:
+            # What many subscribers get is encoded once, so these give bytes.
+            handler = grpc.unary_stream_rpc_method_handler(_start(implementation), None, None)
+        else:
+            handler = grpc.unary_unary_rpc_method_handler(_call(implementation), None, serialize)
+        handlers[method.name] = handler
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
@@ -95,10 +117,17 @@ def _call(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, Context
     return handle
 
 
-def _iterate(method: Callable[[Any], AsyncIterator[Message]]) -> Callable[[Any, Context], AsyncIterator[Message]]:
-    async def handle(requests: Any, _context: Context) -> AsyncIterator[Message]:
+def _iterate(method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    async def handle(requests: Any, _context: Context) -> AsyncIterator[Any]:
         async for response in method(requests):
             yield response
+
+    return handle
+
+
+def _start(method: Callable[[Any], AsyncIterator[bytes]]) -> Callable[[Any, Context], AsyncIterator[bytes]]:
+    def handle(request: Any, _context: Context) -> AsyncIterator[bytes]:
+        return method(request)
 
     return handle
 

@@ -10,11 +10,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from nimbus.v1 import auth_service_pb2, event_service_pb2, health_service_pb2, metrics_service_pb2, project_service_pb2
-from nimbus_server.accounts.authenticator import Authenticator
-from nimbus_server.clock import Clock
+from nimbus.v1 import (
+    auth_service_pb2,
+    event_service_pb2,
+    health_service_pb2,
+    metrics_service_pb2,
+    project_service_pb2,
+    stream_service_pb2,
+)
 from nimbus_server.errors import StartupError
-from nimbus_server.rpc.interceptors import AdmitInterceptor, ObserveInterceptor
+from nimbus_server.rpc.admission import Admission
+from nimbus_server.rpc.admit import AdmitInterceptor
+from nimbus_server.rpc.observe import ObserveInterceptor
 from nimbus_server.rpc.registry import BATCH_BYTES_MAX, handlers_of, rpcs_of
 
 OPTIONS = [
@@ -34,7 +41,14 @@ LAME_DUCK_SECONDS = 2.0
 
 SERVICES = {
     service.name: service
-    for module in (auth_service_pb2, project_service_pb2, event_service_pb2, metrics_service_pb2, health_service_pb2)
+    for module in (
+        auth_service_pb2,
+        project_service_pb2,
+        event_service_pb2,
+        stream_service_pb2,
+        metrics_service_pb2,
+        health_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 }
 
@@ -42,11 +56,11 @@ SERVICES = {
 class Server:
     """Serves `servicers` (by the name of their service) behind the interceptor chain."""
 
-    def __init__(self, servicers: Mapping[str, object], authenticator: Authenticator, clock: Clock) -> None:
+    def __init__(self, servicers: Mapping[str, object], admission: Admission) -> None:
         rpcs = {name: rpc for service in SERVICES.values() for name, rpc in rpcs_of(service).items()}
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[ObserveInterceptor(rpcs), AdmitInterceptor(rpcs, authenticator, clock)], options=OPTIONS
+            interceptors=[ObserveInterceptor(rpcs), AdmitInterceptor(rpcs, admission)], options=OPTIONS
         )
         self._server.add_generic_rpc_handlers([handlers_of(s, servicers[name]) for name, s in SERVICES.items()])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -6,6 +6,7 @@ the test that walks it.
 
 from dataclasses import dataclass
 
+from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -53,6 +54,10 @@ TABLE: dict[Reason, Mapping] = {
     Reason.PROJECT_MISMATCH: DENIED,
     Reason.PROJECT_NOT_FOUND: Mapping(StatusCode.NOT_FOUND, 404),
     Reason.ROUTE_NOT_FOUND: Mapping(StatusCode.NOT_FOUND, 404),
+    Reason.CONSUMER_NOT_FOUND: Mapping(StatusCode.NOT_FOUND, 404),
+    Reason.CONSUMER_BUSY: Mapping(StatusCode.ABORTED, 409),
+    Reason.CONSUMER_TAKEN_OVER: Mapping(StatusCode.FAILED_PRECONDITION, 400),
+    Reason.POSITION_AHEAD: Mapping(StatusCode.OUT_OF_RANGE, 400),
     Reason.EMAIL_TAKEN: Mapping(StatusCode.ALREADY_EXISTS, 409),
     Reason.BODY_TOO_LARGE: Mapping(StatusCode.RESOURCE_EXHAUSTED, 413),
     Reason.RATE_LIMITED: Mapping(StatusCode.RESOURCE_EXHAUSTED, 429),
@@ -62,6 +67,14 @@ TABLE: dict[Reason, Mapping] = {
     Reason.DEADLINE_EXCEEDED: Mapping(StatusCode.DEADLINE_EXCEEDED, 504),
     Reason.INTERNAL: Mapping(StatusCode.INTERNAL, 500),
 }
+
+
+def error_json(error: NimbusError) -> dict[str, object]:
+    """The error as REST shows it, for JSON that goes out in some other way."""
+    shown: dict[str, object] = json_format.MessageToDict(
+        status_of(error), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return shown
 
 
 def status_of(error: NimbusError) -> Status:

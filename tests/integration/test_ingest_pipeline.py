@@ -1,7 +1,7 @@
 """A batch on its way into the log survives the loss of the database, and is stored once for all its attempts."""
 
 from collections.abc import AsyncIterator
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from losing import Losing, Loss, let_lose
@@ -53,7 +53,9 @@ async def test_a_database_that_stays_away_is_reported_when_the_deadline_is_near(
     assert await log_of(database, project) == []
 
 
-async def test_a_batch_of_nothing_but_refusals_needs_no_database(dsn: str) -> None:
-    closed = Database(settings_for(dsn))
-    receipt = await store(closed, uuid4(), [{"name": ""}, {"nome": "x"}], 1.0)
+async def test_a_batch_of_nothing_but_refusals_leaves_nothing_behind(database: Database) -> None:
+    project = await new_project(database)
+    receipt = await store(database, project, [{"name": ""}, {"nome": "x"}], 30.0)
     assert (receipt.accepted, receipt.duplicates, [r.index for r in receipt.refusals]) == (0, 0, [0, 1])
+    assert await log_of(database, project) == []
+    assert await counts_of(database, project) == set()

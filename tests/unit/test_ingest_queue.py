@@ -94,7 +94,7 @@ async def test_counts_are_those_of_what_is_in_it_and_order_is_kept(steps: list[t
     queue, alive, taken = Queue(), [], []
     for step, n in steps:
         if step == "put":
-            alive.append(waiting((A, B)[n % 2], n + 1, n))
+            alive.append(waiting((A, B)[n % 2], n // 2, n))
             queue.put(alive[-1])
         elif step == "take" and not taken:
             taken = queue.take([(A,), (B,), (A, B)][n % 3])
@@ -109,6 +109,7 @@ async def test_counts_are_those_of_what_is_in_it_and_order_is_kept(steps: list[t
             gone = alive.pop(n % len(alive))
             assert queue.remove(gone)
             assert not queue.remove(gone)
+        assert queue._use.appends == len(alive)
         assert queue._use.events == sum(len(one.append.events) for one in alive)
         assert queue._use.size == sum(one.size for one in alive)
         assert set(queue._use_of) == {one.append.project_id for one in alive}

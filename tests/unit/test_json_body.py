@@ -41,6 +41,8 @@ def test_the_calls_with_a_json_body_are_these() -> None:
         "CreateProjectRequest",
         "UpdateProjectRequest",
         "RotateKeysRequest",
+        "CreateStreamTokenRequest",
+        "AckPositionRequest",
     }
 
 

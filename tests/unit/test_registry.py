@@ -63,4 +63,10 @@ def test_a_machine_may_do_no_more_than_write_and_read_its_log() -> None:
         "EventService/IngestEvents",
         "EventService/ListEvents",
         "MetricsService/QueryMetrics",
+        "StreamService/AckPosition",
+        "StreamService/CreateStreamToken",
+        "StreamService/DeleteConsumer",
+        "StreamService/ListConsumers",
+        "StreamService/SubscribeEvents",
     }
+    assert callable_by(Access.ACCESS_STREAM) == {"StreamService/StreamEvents"}
