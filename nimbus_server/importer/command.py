@@ -42,7 +42,8 @@ async def import_files(
     sources = [find_source(path, form) for path in paths]
     await check_project(settings, project_id)
     _silence()
-    # Blocks are many objects and no cycles.
+    # Blocks are many objects and no cycles, and what is there now stays.
+    gc.freeze()
     gc.set_threshold(100_000)
     progress = Progress()
     with SideFiles(sources, rejected) as side_files:

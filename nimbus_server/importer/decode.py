@@ -10,10 +10,10 @@ from nimbus_server.clock import SECOND
 from nimbus_server.errors import Reason
 from nimbus_server.importer.record import Record
 from nimbus_server.ingest import identity
-from nimbus_server.ingest.decode import Origin, decode, valid_event
-from nimbus_server.ingest.decode_json import EVENT_FIELDS, parse_ts
+from nimbus_server.ingest.decode import Origin, decode, new_event, valid_events
+from nimbus_server.ingest.decode_json import EVENT_FIELDS, check_fields, parse_plain_ts, parse_ts, props_of, texts_of
 from nimbus_server.ingest.event import EventRefusedError, NewEvent
-from nimbus_server.ingest.props import encode_props
+from nimbus_server.ingest.props import encode_all_props
 
 FIELDS = EVENT_FIELDS | {"id"}
 ID_LENGTH_MAX = 200
@@ -21,21 +21,6 @@ ID_LENGTH_MAX = 200
 MILLISECONDS_FROM = 10**11
 
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")
-
-
-class Columns(NamedTuple):
-    """Events, column by column as in NewEvent: from one process to another they take a quarter of the time so."""
-
-    places: Sequence[int] = ()
-    ids: Sequence[bytes] = ()
-    tss: Sequence[int] = ()
-    floating: Sequence[bool] = ()
-    names: Sequence[str] = ()
-    texts: Sequence[bytes] = ()
-
-    def events(self) -> list[NewEvent]:
-        """The events."""
-        return list(map(NewEvent._make, zip(*self, strict=True)))
 
 
 class Rejected(NamedTuple):
@@ -49,54 +34,44 @@ class Rejected(NamedTuple):
 
 
 def decode_records(
-    records: Sequence[Record], file: str, received_at: int, ts_min: int
-) -> tuple[Columns, list[Rejected]]:
-    """The events in up to 65,536 records, each with the identity that it gets however often it is read.
+    records: Sequence[Record], file: str, received_at: int, ts_min: int, first: int = 0
+) -> tuple[list[NewEvent], list[Rejected]]:
+    """The events in records of which the first has the place `first`, each with the identity that it always gets.
 
     `file` stands for the file in the identities of those that bring none. `received_at`, and `ts_min` before which
-    nothing is kept, are in microseconds since 1970.
+    nothing is kept, are in microseconds since 1970. Places go up to 65,535.
     """
     origin = Origin(received_at, received_at, bytes(identity.PREFIX_BYTES), repeatable=True, ts_min=ts_min)
-    batch = decode(records, origin, partial(_read, file))
-    rejected = [
-        Rejected(records[r.index].line, records[r.index].raw, r.field, r.reason, r.message) for r in batch.refusals
-    ]
-    return Columns(*zip(*batch.events, strict=True)), rejected
+    batch = decode(records, origin, partial(_read, file), first)
+    refused = ((records[r.index - first], r) for r in batch.refusals)
+    return batch.events, [Rejected(record.line, record.raw, r.field, r.reason, r.message) for record, r in refused]
 
 
-def _read(file: str, place: int, record: Record, origin: Origin) -> NewEvent:
-    event = record.content
-    if isinstance(event, EventRefusedError):
-        raise event
-    if not event.keys() <= FIELDS:
-        unknown = min(event.keys() - FIELDS)
-        raise EventRefusedError(
-            unknown[:100], Reason.FIELD_UNKNOWN, "An event has no such field: put what you know about it into props."
-        )
-    get = event.get
-    name, user_id, key, given = get("name"), get("user_id"), get("idempotency_key"), get("id")
-    for value in (name, user_id, key):
-        if value is not None and type(value) is not str:
-            field = next(f for f in ("name", "user_id", "idempotency_key") if get(f) is value)
-            raise EventRefusedError(field, Reason.FIELD_INVALID, f"{field} must be a string.")
-    read = valid_event(place, name or "", _ts(get("ts")), user_id, key, _props(event), origin)
-    if key is not None:
+def _read(file: str, first: int, records: Sequence[Record], origin: Origin) -> list[NewEvent]:
+    events = list(map(_content, records))
+    check_fields(events, FIELDS)
+    names, user_ids, keys = (texts_of(events, field) for field in ("name", "user_id", "idempotency_key"))
+    given = [event.get("ts") for event in events]
+    tss = parse_plain_ts(given) or list(map(_ts, given))
+    props = encode_all_props(list(map(props_of, events)))
+    read = valid_events(first, [name or "" for name in names], tss, user_ids, keys, props, origin)
+    if None not in keys:
         return read
-    by_source = identity.of_file_line(file, record.line, record.raw) if given is None else _of_source(given)
-    return NewEvent(place, by_source, read.ts, read.floating, read.name, read.texts)
+    return [
+        event if key is not None else new_event((event.place, _identity(file, record), *event[2:]))
+        for event, key, record in zip(read, keys, records, strict=True)
+    ]
 
 
-def _props(event: dict[str, Any]) -> bytes:
-    props, properties = event.get("props"), event.get("properties")
-    if properties is not None:
-        if props is not None:
-            raise EventRefusedError("properties", Reason.FIELD_INVALID, "Give props or properties, not both.")
-        props = properties
-    if props is None:
-        return b"{}"
-    if type(props) is not dict:
-        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
-    return encode_props(props)
+def _content(record: Record) -> dict[str, Any]:
+    if isinstance(record.content, EventRefusedError):
+        raise record.content
+    return record.content
+
+
+def _identity(file: str, record: Record) -> bytes:
+    given = _content(record).get("id")
+    return identity.of_file_line(file, record.line, record.raw) if given is None else _of_source(given)
 
 
 def _ts(ts: Any) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import orjson
 
 from nimbus_server.importer.lines import LINE_BYTES_MAX, Lines
-from nimbus_server.importer.record import Record, unparsable
+from nimbus_server.importer.record import Record, new_record, unparsable
 
 
 def read_json_lines(lines: Lines) -> Iterator[Record]:
@@ -23,4 +23,4 @@ def read_json_lines(lines: Lines) -> Iterator[Record]:
             continue
         if type(content) is not dict:
             content = unparsable("The line must be a JSON object: one event, not a list of them.")
-        yield Record(lines.number, raw, content)
+        yield new_record((lines.number, raw, content))

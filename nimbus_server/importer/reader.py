@@ -4,15 +4,19 @@ A thread is slower by a fifth and more: Python runs one at a time.
 """
 
 import asyncio
-import gc
-import multiprocessing
-import signal
+import pickle
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from typing import IO, cast
 
-from nimbus_server.clock import now
-from nimbus_server.importer.source import Block, FileDamagedError, Source, blocks_of
+from nimbus_server.importer.source import Block, FileDamagedError, Source
+
+# -P: files that lie where the command is run are no modules.
+READER = (sys.executable, "-P", "-m", "nimbus_server.importer.reader_process")
+# About a block, so that the reader goes on while one is stored. Where a pipe has a fixed size, that stays.
+PIPE_BYTES = 1024 * 1024
 
 
 async def read_blocks(sources: Sequence[Source], retention_days: int | None) -> AsyncGenerator[Block, None]:
@@ -20,50 +24,36 @@ async def read_blocks(sources: Sequence[Source], retention_days: int | None) -> 
 
     Raises FileDamagedError after the last block that can be read. Close it: it has a process.
     """
-    # Not forked: this process has threads.
-    processes = multiprocessing.get_context("spawn")
-    receiver, sender = processes.Pipe(duplex=False)
-    reader = processes.Process(target=_read, args=(sender, sources, retention_days), name="reader", daemon=True)
-    reader.start()
-    # Only the reader holds this end now: when it ends, whatever the reason, the other end says so.
-    sender.close()
-    upcoming = asyncio.create_task(asyncio.to_thread(_receive, receiver))
+    reader = subprocess.Popen(  # noqa: S603, ASYNC220 - it is ours
+        READER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pipesize=PIPE_BYTES,
+    )
+    task, blocks = cast("IO[bytes]", reader.stdin), cast("IO[bytes]", reader.stdout)
+    with suppress(BrokenPipeError), task:
+        pickle.dump((sources, retention_days), task)
+    upcoming = asyncio.create_task(asyncio.to_thread(_receive, blocks))
     try:
         while (block := await upcoming) is not None:
-            upcoming = asyncio.create_task(asyncio.to_thread(_receive, receiver))
+            upcoming = asyncio.create_task(asyncio.to_thread(_receive, blocks))
             yield block
     finally:
         reader.kill()
         with suppress(FileDamagedError):
             await upcoming
-        reader.join()
-        reader.close()
-        receiver.close()
+        reader.wait()
+        blocks.close()
 
 
-def _read(sender: Connection, sources: Sequence[Source], retention_days: int | None) -> None:
-    # Ctrl-C reaches every process of a terminal; whoever receives the blocks says when it is enough.
-    for asks in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(asks, signal.SIG_IGN)
-    # Tens of thousands of events live at a time, and none in a cycle.
-    gc.disable()
-    with suppress(BrokenPipeError):
-        try:
-            for source in sources:
-                for block in blocks_of(source, now, retention_days):
-                    sender.send(block)
-        except (FileDamagedError, OSError) as error:
-            sender.send(FileDamagedError(str(error)))
-        else:
-            sender.send(None)
-
-
-def _receive(receiver: Connection) -> Block | None:
+def _receive(blocks: IO[bytes]) -> Block | None:
     try:
-        received = receiver.recv()
-    except (EOFError, OSError):
+        received = pickle.load(blocks)  # noqa: S301 - from the process that was started for it
+    except (EOFError, OSError, pickle.UnpicklingError):
         raise FileDamagedError("The process that reads the files has ended too early.") from None
     if isinstance(received, FileDamagedError):
         raise received
     block: Block | None = received
+    if block is not None:
+        block.events  # noqa: B018 - made here, while the database is waited for
     return block

@@ -1,5 +1,6 @@
 """What the forms of files have in common: each gives records, which hold an event as POST /v1/events takes it."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from nimbus_server.errors import Reason
@@ -16,6 +17,10 @@ class Record(NamedTuple):
     line: int
     raw: bytes
     content: dict[str, Any] | EventRefusedError
+
+
+# A third of the time of calling Record.
+new_record = partial(tuple.__new__, Record)
 
 
 def unparsable(message: str) -> EventRefusedError:

@@ -41,7 +41,7 @@ async def import_blocks(
     `blocks` does, and NimbusError where the project is gone or the database was away for `patience_seconds`.
     """
     async for block in blocks:
-        events, stored = block.events(), 0
+        events, stored = block.events, 0
         async for attempt in _until_storage_is_back(away, patience_seconds):
             with attempt:
                 stored = await _store(log, Append(project_id, None, events, block.received_at))

@@ -18,9 +18,13 @@ import psycopg
 import pytest
 import requests
 from conftest import ENVIRONMENT, Account, Stack, new_account
+from typer.testing import CliRunner
+
+from nimbus_server.cli import app
 
 START = datetime(2021, 1, 31, tzinfo=UTC)
 SECONDS_MAX = 100
+MANY = 40_000
 
 
 def command(stack: Stack, *arguments: object, **environment: str) -> subprocess.Popen[str]:
@@ -43,6 +47,18 @@ def run(stack: Stack, *arguments: object, **environment: str) -> tuple[int, str]
     return running.returncode, said + errors
 
 
+def at_once(stack: Stack, *arguments: object, **environment: str) -> tuple[int, str]:
+    """As `run` of what fails before it begins, without a process."""
+    clean = dict.fromkeys(name for name in os.environ if name.startswith("NIMBUS_"))
+    ran = CliRunner().invoke(
+        app,
+        ["import", "--data-dir", str(stack.data_dir), *map(str, arguments)],
+        env={**clean, **ENVIRONMENT, **environment},
+    )
+    assert isinstance(ran.exception, SystemExit), ran.exception
+    return ran.exit_code, ran.output
+
+
 def write(path: Path, count: int) -> Path:
     """As many events over three months, not in the order of their times."""
     events = (
@@ -56,6 +72,12 @@ def write(path: Path, count: int) -> Path:
     )
     path.write_bytes(b"".join(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE) for event in events))
     return path
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of MANY events: ten commits."""
+    return write(tmp_path_factory.mktemp("many") / "history.jsonl", MANY)
 
 
 def stored(stack: Stack, project_id: str) -> list[tuple[int, Any]]:
@@ -129,16 +151,16 @@ def test_refused_lines_lie_beside_the_file_with_their_reasons(stack: Stack, acco
     good = path.read_bytes()
     path.write_bytes(good + b'{"name": "n"}\n{"name"\n')
     side = tmp_path / "history.jsonl.rejected.jsonl"
-    for _ in range(2):
-        status, said = run(stack, "--project", account.project_id, path)
-        assert status == 1
-        assert f"2 refused: see {side}" in said
-        refused = [orjson.loads(line) for line in side.read_bytes().splitlines()]
-        assert [(r["file"], r["line"], r["field"], r["reason"], r["text"]) for r in refused] == [
-            ("history.jsonl", 3, "ts", "FIELD_REQUIRED", '{"name": "n"}'),
-            ("history.jsonl", 4, "", "REQUEST_UNPARSABLE", '{"name"'),
-        ]
-        assert all(r["message"].endswith(".") for r in refused)
+    side.write_bytes(b"what an earlier run has left\n")
+    status, said = run(stack, "--project", account.project_id, path)
+    assert status == 1
+    assert f"2 refused: see {side}" in said
+    refused = [orjson.loads(line) for line in side.read_bytes().splitlines()]
+    assert [(r["file"], r["line"], r["field"], r["reason"], r["text"]) for r in refused] == [
+        ("history.jsonl", 3, "ts", "FIELD_REQUIRED", '{"name": "n"}'),
+        ("history.jsonl", 4, "", "REQUEST_UNPARSABLE", '{"name"'),
+    ]
+    assert all(r["message"].endswith(".") for r in refused)
     elsewhere = tmp_path / "bad"
     assert run(stack, "--project", account.project_id, "--rejected", elsewhere, path)[0] == 1
     assert len(elsewhere.read_bytes().splitlines()) == 2
@@ -167,27 +189,25 @@ def test_what_retention_would_drop_is_refused(stack: Stack, account: Account, tm
     assert b"TS_OUT_OF_RANGE" in (tmp_path / "a.jsonl.rejected.jsonl").read_bytes()
 
 
-def test_killed_at_any_moment_it_goes_on_where_it_was(stack: Stack, account: Account, tmp_path: Path) -> None:
-    count = 40_000
-    path = write(tmp_path / "history.jsonl", count)
+def test_killed_at_any_moment_it_goes_on_where_it_was(stack: Stack, account: Account, history: Path) -> None:
     reached = 0
-    for _ in range(3):
-        running = command(stack, "--project", account.project_id, path)
-        wait_until_stored(stack, account.project_id, reached + random.randint(1, count // 4), running)
+    for _ in range(2):
+        running = command(stack, "--project", account.project_id, history)
+        wait_until_stored(stack, account.project_id, reached + random.randint(1, MANY // 3), running)
         running.kill()
         running.communicate()
         reached = len(stored(stack, account.project_id))
         # What is there is a beginning of the file: nothing was left out.
         holds_once(stack, account.project_id, reached)
-    status, said = run(stack, "--project", account.project_id, path)
-    assert (status, f"{count - reached:,} events stored, {reached:,} there already" in said) == (0, True), said
-    holds_once(stack, account.project_id, count)
+    status, said = run(stack, "--project", account.project_id, history)
+    assert (status, f"{MANY - reached:,} events stored, {reached:,} there already" in said) == (0, True), said
+    holds_once(stack, account.project_id, MANY)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_says_how_far_it_came(stack: Stack, account: Account, tmp_path: Path, how: signal.Signals) -> None:
-    path = write(tmp_path / "history.jsonl", 100_000)
-    running = command(stack, "--project", account.project_id, path)
+def test_ctrl_c_says_how_far_it_came(stack: Stack, account: Account, history: Path, how: signal.Signals) -> None:
+    # Long enough that it can't be over before the signal is there.
+    running = command(stack, "--project", account.project_id, history, history, history)
     wait_until_stored(stack, account.project_id, 1, running)
     children = psutil.Process(running.pid).children(recursive=True)
     # As a terminal does, which sends Ctrl-C to all of them.
@@ -196,33 +216,29 @@ def test_ctrl_c_says_how_far_it_came(stack: Stack, account: Account, tmp_path: P
     assert running.returncode == 130
     assert "Traceback" not in errors
     assert re.search(r"Stopped (after line [\d,]+ of .*history\.jsonl|at the beginning)\. Run the same command", errors)
-    assert re.search(r"[\d,]+ events stored, 0 there already, 0 refused\.", said)
+    assert re.search(r"[\d,]+ events stored, [\d,]+ there already, 0 refused\.", said)
     assert psutil.wait_procs(children, timeout=20)[1] == []
     holds_once(stack, account.project_id, len(stored(stack, account.project_id)))
 
 
-def test_a_database_that_dies_is_waited_for(scratch: Path, tmp_path: Path) -> None:
-    count = 40_000
-    path = write(tmp_path / "history.jsonl", count)
-    own = Stack(scratch / "data").start()
+def test_a_database_that_dies_is_waited_for(scratch: Path, history: Path) -> None:
+    own = Stack(scratch / "data", arguments=("--workers", "1")).start()
     try:
         project_id = new_account(own).project_id
-        running = command(own, "--project", project_id, path)
+        running = command(own, "--project", project_id, history)
         wait_until_stored(own, project_id, 1, running)
         psutil.Process(int((own.data_dir / "postgres" / "data" / "postmaster.pid").read_text().split()[0])).kill()
         said, errors = running.communicate(timeout=SECONDS_MAX)
         assert (running.returncode, "Traceback" in errors) == (0, False), errors
         assert "The database can't be reached. Trying again" in errors
-        holds_once(own, project_id, count)
+        holds_once(own, project_id, MANY)
         assert "0 refused." in said
     finally:
         own.stop()
 
 
-def test_live_events_get_in_between(stack: Stack, account: Account, tmp_path: Path) -> None:
-    count = 40_000
-    path = write(tmp_path / "history.jsonl", count)
-    running = command(stack, "--project", account.project_id, path)
+def test_live_events_get_in_between(stack: Stack, account: Account, history: Path) -> None:
+    running = command(stack, "--project", account.project_id, history)
     wait_until_stored(stack, account.project_id, 1, running)
     body = {"project_id": account.project_id, "events": [{"name": "live"}]}
     for _ in range(3):
@@ -232,8 +248,8 @@ def test_live_events_get_in_between(stack: Stack, account: Account, tmp_path: Pa
     assert running.wait(SECONDS_MAX) == 0
     running.communicate()
     log = stored(stack, account.project_id)
-    assert [seq for seq, _ in log] == list(range(1, count + 4))
-    assert [n for _, n in log if n is not None] == list(range(count))
+    assert [seq for seq, _ in log] == list(range(1, MANY + 4))
+    assert [n for _, n in log if n is not None] == list(range(MANY))
 
 
 def failed(ran: tuple[int, str], words: Sequence[str]) -> bool:
@@ -249,14 +265,16 @@ def test_what_can_not_begin_says_why(stack: Stack, account: Account, tmp_path: P
     nobody = "00000000-0000-0000-0000-000000000000"
     away = f"postgresql:///nimbus?host={tmp_path}"
     assert failed(run(stack, "--project", nobody, path), ["no project", nobody])
-    assert failed(run(stack, *project, "--data-dir", tmp_path, path), ["No Nimbus runs", str(tmp_path), "--data-dir"])
-    assert failed(run(stack, *project, path, NIMBUS_DATABASE_URL=away), ["can't be reached", str(tmp_path)])
-    assert failed(run(stack, *project, path, NIMBUS_DATABASE_URL="nonsense"), ["NIMBUS_DATABASE_URL"])
-    assert failed(run(stack, *project, path, NIMBUS_DATABASE_URL=stack.dsn("postgres")), ["nimbus migrate"])
-    assert failed(run(stack, *project, path, tmp_path / "gone.jsonl"), ["gone.jsonl", "No such file"])
-    assert failed(run(stack, *project, tmp_path), ["--format"])
-    assert failed(run(stack, *project, "--format", "csv", path), ["header", "history.jsonl"])
+    assert failed(
+        at_once(stack, *project, "--data-dir", tmp_path, path), ["No Nimbus runs", str(tmp_path), "--data-dir"]
+    )
+    assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL=away), ["can't be reached", str(tmp_path)])
+    assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL="nonsense"), ["NIMBUS_DATABASE_URL"])
+    assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL=stack.dsn("postgres")), ["nimbus migrate"])
+    assert failed(at_once(stack, *project, path, tmp_path / "gone.jsonl"), ["gone.jsonl", "No such file"])
+    assert failed(at_once(stack, *project, tmp_path), ["--format"])
+    assert failed(at_once(stack, *project, "--format", "csv", path), ["header", "history.jsonl"])
     assert stored(stack, account.project_id) == []
-    assert run(stack, path)[0] == 2
-    assert run(stack, "--project", "5", path)[0] == 2
-    assert run(stack, *project, "--format", "xml", path)[0] == 2
+    assert at_once(stack, path)[0] == 2
+    assert at_once(stack, "--project", "5", path)[0] == 2
+    assert at_once(stack, *project, "--format", "xml", path)[0] == 2

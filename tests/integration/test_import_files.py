@@ -34,7 +34,7 @@ def blocks(path: Path, content: bytes, form: Format | None = None) -> list[Block
 def events(path: Path, content: bytes) -> list[NewEvent]:
     read = blocks(path, content)
     assert [r for block in read for r in block.rejected] == []
-    return [event for block in read for event in block.events()]
+    return [event for block in read for event in block.events]
 
 
 def rejected(path: Path, content: bytes) -> list[Rejected]:
@@ -132,7 +132,7 @@ def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(tmp_path: Path
     padding = b" " * (LINE_BYTES_MAX - len(GOOD) - 1)
     (block,) = blocks(tmp_path / "a.jsonl", padding + GOOD + b"\n" + padding * 5 + GOOD + b"\n" + GOOD)
     assert [(r.line, len(r.raw)) for r in block.rejected] == [(2, LINE_BYTES_MAX + 1)]
-    assert (len(block.events()), block.last_line) == (2, 3)
+    assert (len(block.events), block.last_line) == (2, 3)
 
 
 def test_columns_without_a_meaning_are_properties(tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_columns_without_a_meaning_are_properties(tmp_path: Path) -> None:
 def test_a_cell_may_have_line_ends_and_its_row_the_number_of_its_first_line(tmp_path: Path) -> None:
     content = f'name,ts,note\r\nn,{TS},"one\ntwo\r\n""three"""\r\n\r\nx,,"no\ntime"\r\nm,{TS},\r\n'.encode()
     (block,) = blocks(tmp_path / "a.csv", content)
-    assert orjson.loads((columns(block.events()[0])[3] or b"")[1:]) == {"note": 'one\ntwo\r\n"three"'}
+    assert orjson.loads((columns(block.events[0])[3] or b"")[1:]) == {"note": 'one\ntwo\r\n"three"'}
     assert [(r.line, r.raw, r.field) for r in block.rejected] == [(6, b'x,,"no\ntime"', "ts")]
-    assert [event.name for event in block.events()] == ["n", "m"]
+    assert [event.name for event in block.events] == ["n", "m"]
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path, row: str, field: str, r
     content = f"name,ts,props,x\nn,{TS},,\n{row}\nn,{TS},,\n".encode(errors="surrogateescape")
     (block,) = blocks(tmp_path / "a.csv", content)
     assert [(r.line, r.field, r.reason) for r in block.rejected] == [(3, field, reason)]
-    assert len(block.events()) == 2
+    assert len(block.events) == 2
 
 
 def test_a_quote_that_is_never_closed_hides_nothing(tmp_path: Path) -> None:
     content = f'name,ts,x\nn,{TS},"\nn,{TS},\nn,{TS},'.encode()
     (block,) = blocks(tmp_path / "a.csv", content)
     assert [(r.line, r.raw) for r in block.rejected] == [(2, content.partition(b"\n")[2])]
-    assert block.events() == []
+    assert block.events == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_suffix_tells_the_form_unless_it_is_given(tmp_path: Path) -> None:
         assert len(events(tmp_path / name, GOOD)) == 1
     with pytest.raises(StartupError, match="--format"):
         find_source(tmp_path / "a.txt", None)
-    assert len(blocks(tmp_path / "a.csv", GOOD, Format.JSONL)[0].events()) == 1
+    assert len(blocks(tmp_path / "a.csv", GOOD, Format.JSONL)[0].events) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"name,ts\n"])
@@ -217,7 +217,7 @@ def test_what_comes_before_damage_is_read(tmp_path: Path) -> None:
     whole_lines = zlib.decompressobj(wbits=31).decompress(cut).count(b"\n")
     found: list[int] = []
     with pytest.raises(FileDamagedError, match=r"a\.jsonl\.gz"):
-        found.extend(len(block.events()) for block in blocks_of(find_source(path, None), now, None))
+        found.extend(len(block.events) for block in blocks_of(find_source(path, None), now, None))
     assert 0 < sum(found) == whole_lines < 20_000
 
 

@@ -144,7 +144,7 @@ async def test_two_files_that_begin_alike_are_two(database: Database, tmp_path: 
 async def test_what_live_ingest_has_stored_by_key_is_there_already(database: Database, tmp_path: Path) -> None:
     project = await new_project(database)
     path = write(tmp_path / "a.jsonl", many(3, idempotency_key="k"))
-    ((*_, live),) = [block.events() async for block in here([path])]
+    ((*_, live),) = [block.events async for block in here([path])]
     log = EventLog(database, Partitions(database))
     await log.append([Append(project, None, [live], micros(now()))])
     progress = await import_here(database, project, path)
@@ -241,7 +241,7 @@ async def test_the_reader_s_process_gives_what_the_files_hold(tmp_path: Path) ->
     async with aclosing(read_blocks([find_source(path, None) for path in paths], None)) as blocks:
         read = [block async for block in blocks]
     expected = [block async for block in here(paths)]
-    assert [block.events() for block in read] == [block.events() for block in expected]
+    assert [block.events for block in read] == [block.events for block in expected]
     assert [block.rejected for block in read] == [block.rejected for block in expected]
     assert [(b.source, b.records, b.last_line, b.position) for b in read] == [
         (b.source, b.records, b.last_line, b.position) for b in expected

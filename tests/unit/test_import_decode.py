@@ -20,8 +20,7 @@ TS = "2025-11-01T12:00:00Z"
 
 def decode(*contents: Any, file: str = "a.jsonl", line: int = 1, ts_min: int = TS_MIN) -> Any:
     records = [Record(line + n, repr(content).encode(), content) for n, content in enumerate(contents)]
-    columns, rejected = decode_records(records, file, NOW, ts_min)
-    return columns.events(), rejected
+    return decode_records(records, file, NOW, ts_min)
 
 
 def one(**fields: Any) -> NewEvent:

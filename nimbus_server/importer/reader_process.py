@@ -1,0 +1,47 @@
+"""The process that reads and decodes files. Its input are the pickled arguments of blocks_of, its output the blocks.
+
+It imports what it needs and no more, and has no part in what the process that starts it has imported: it would take
+half a second to begin.
+"""
+
+import gc
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import BinaryIO
+
+from nimbus_server.clock import now
+from nimbus_server.importer.source import FileDamagedError, Source, blocks_of
+
+
+def main() -> None:
+    """Write all blocks, and then None, or FileDamagedError where the rest can't be read."""
+    # Ctrl-C reaches every process of a terminal; whoever receives the blocks says when it is enough.
+    for asks in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asks, signal.SIG_IGN)
+    # Tens of thousands of events live at a time, and none in a cycle.
+    gc.disable()
+    sources, retention_days = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
+    with suppress(BrokenPipeError), os.fdopen(sys.stdout.fileno(), "wb") as output:
+        _write(output, sources, retention_days)
+
+
+def _write(output: BinaryIO, sources: Sequence[Source], retention_days: int | None) -> None:
+    try:
+        for source in sources:
+            for block in blocks_of(source, now, retention_days):
+                pickle.dump(block, output, pickle.HIGHEST_PROTOCOL)
+                output.flush()
+    except BrokenPipeError:
+        raise
+    except (FileDamagedError, OSError) as error:
+        pickle.dump(FileDamagedError(str(error)), output)
+    else:
+        pickle.dump(None, output)
+
+
+if __name__ == "__main__":
+    main()
