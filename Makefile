@@ -13,7 +13,7 @@ run: $(VENV)/.ready ## Bring up the whole stack; options with ARGS="--http-port 
 	@$(BIN)/nimbus up $(ARGS)
 
 test: $(VENV)/.ready-dev ## Run all tests against real servers; options with ARGS="-k name"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 # For as many kills and as many seconds at least.
 KILLS   ?= 50
@@ -49,7 +49,7 @@ edge: $(VENV)/.ready-dev ## Check that Envoy takes its configuration
 	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
 	for environment in development production; do \
 		NIMBUS_ENVIRONMENT=$$environment NIMBUS_ALLOWED_ORIGINS='["https://example.com"]' $(BIN)/nimbus envoy render \
-			--socket "$$folder/worker.sock" --admin-socket "$$folder/admin.sock" > "$$folder/$$environment.yaml" && \
+			--socket "$$folder/worker.sock" --websocket-socket "$$folder/worker.ws.sock" --admin-socket "$$folder/admin.sock" > "$$folder/$$environment.yaml" && \
 		$(BIN)/envoy --mode validate --log-level error -c "$$folder/$$environment.yaml" || exit 1; \
 	done
 

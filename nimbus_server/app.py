@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
@@ -14,6 +15,7 @@ from nimbus_server.accounts.service import AuthService
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import Tokens
 from nimbus_server.clock import now
+from nimbus_server.consumers.store import ConsumerStore
 from nimbus_server.errors import NimbusError
 from nimbus_server.events.service import EventService
 from nimbus_server.events.store import EventReader
@@ -25,28 +27,51 @@ from nimbus_server.ingest.store import EventLog
 from nimbus_server.metrics.service import MetricsService
 from nimbus_server.metrics.store import MetricsStore
 from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.notifications import PostgresBus
 from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.postgres.retention import Retention
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.projects.service import ProjectService
 from nimbus_server.projects.store import ProjectStore
+from nimbus_server.rpc.admission import Admission
 from nimbus_server.rpc.server import Server
 from nimbus_server.settings import Settings
+from nimbus_server.stream.hub import Hub
+from nimbus_server.stream.redis_bus import RedisBus
+from nimbus_server.stream.rights import Rights
+from nimbus_server.stream.service import StreamService
+from nimbus_server.stream.socket_stream import SocketStreams
+from nimbus_server.stream.store import LogReader
+from nimbus_server.stream.streams import Streams
+from nimbus_server.stream.wakeups import Bus, Wakeups
+from nimbus_server.stream.websocket import WebSockets
+from nimbus_server.telemetry.gauges import Gauges
 
 log = structlog.get_logger(__name__)
 
 MAINTENANCE_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a worker listens, as far as it does.
+
+    `socket` and `websocket_socket` are the edge's ways in, private to this user. `grpc_port` is a port of
+    `settings.bind_address`, which it shares with the other workers.
+    """
+
+    socket: Path | None = None
+    websocket_socket: Path | None = None
+    grpc_port: int | None = None
+
+
 class Worker:
     """One server process.
 
-    It listens on `socket` (the edge's way in, private to this user) and, where `grpc_port` is given, on that port of
-    `settings.bind_address`, which it shares with the other workers. Making one raises StartupError where an address
-    is taken.
+    It listens at the addresses in `at`. Making one raises StartupError where one is taken, as does `start`.
     """
 
-    def __init__(self, settings: Settings, socket: Path | None, grpc_port: int | None) -> None:
+    def __init__(self, settings: Settings, at: Addresses) -> None:
         secrets, tokens = SecretBox(settings), Tokens(settings)
         self._database = Database(settings)
         self._partitions = Partitions(self._database)
@@ -57,28 +82,42 @@ class Worker:
         self._passwords = Passwords(settings.bcrypt_cost)
         self._drain_seconds = settings.drain_seconds
         accounts, access = AccountStore(self._database), ProjectAccess(self._projects)
-        self._ingest = Ingest(EventLog(self._database, self._partitions))
+        consumers = ConsumerStore(self._database)
+        self._hub = Hub(LogReader(self._database))
+        self._rights = Rights(accounts, self._projects, consumers, now)
+        self._wakeups = Wakeups(self._hub, _bus(settings, self._database))
+        self._gauges = Gauges(consumers, self._hub)
+        self._metrics_address = (settings.bind_address, settings.metrics_port) if settings.metrics_port else None
+        self._ingest = Ingest(EventLog(self._database, self._partitions), self._wakeups.committed)
         self._ingest_service = IngestService(access, self._ingest, now, settings.retention_days)
+        streams = Streams(self._hub, self._rights, consumers)
+        admission = Admission(Authenticator(accounts, tokens, secrets), now)
+        self._at = at
+        self._sockets = WebSockets(SocketStreams(access, streams, consumers, admission))
         self._server = Server(
             {
                 "AuthService": AuthService(accounts, tokens, self._passwords),
                 "ProjectService": ProjectService(self._projects, secrets),
                 "EventService": EventService(access, self._ingest_service, EventReader(self._database)),
+                "StreamService": StreamService(access, streams, consumers, tokens, now),
                 "MetricsService": MetricsService(access, MetricsStore(self._database)),
                 "HealthService": HealthService(HealthStore(self._database), settings.app_name),
             },
-            Authenticator(accounts, tokens, secrets),
-            now,
+            admission,
         )
-        if socket:
-            self._server.listen_on_socket(socket)
-        if grpc_port is not None:
-            self._server.listen_on_port(settings.bind_address, grpc_port)
+        if at.socket:
+            self._server.listen_on_socket(at.socket)
+        if at.grpc_port is not None:
+            self._server.listen_on_port(settings.bind_address, at.grpc_port)
 
     async def start(self) -> None:
         """Begin to serve."""
         await self._database.open()
+        if self._at.websocket_socket:
+            await self._sockets.start(self._at.websocket_socket)
         await self._server.start()
+        if self._metrics_address:
+            self._gauges.serve(*self._metrics_address)
         # What is here by now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -86,6 +125,14 @@ class Worker:
     async def write(self) -> None:
         """Commit what is ingested, for as long as it runs."""
         await self._ingest.run()
+
+    async def stream(self) -> None:
+        """Keep streams going, for as long as it runs."""
+        async with asyncio.TaskGroup() as tasks:
+            for part in (self._hub, self._rights, self._wakeups):
+                tasks.create_task(part.run())
+            if self._metrics_address:
+                tasks.create_task(self._gauges.run())
 
     async def maintain(self) -> None:
         """Make partitions ahead, drop old ones and purge what deleted projects left, for as long as it runs."""
@@ -105,28 +152,41 @@ class Worker:
 
     async def stop(self) -> None:
         """Go unready, finish what is in flight within settings.drain_seconds, and close everything."""
+        self._sockets.go_unready()
         await self._server.go_unready(self._drain_seconds)
         self._ingest_service.end_streams()
-        await self._server.stop(self._drain_seconds)
+        self._hub.end_all()
+        await asyncio.gather(self._server.stop(self._drain_seconds), self._sockets.stop(self._drain_seconds))
+        await self._wakeups.close()
+        self._gauges.close()
         self._passwords.close()
         await self._database.close()
 
 
-async def serve(settings: Settings, socket: Path | None, grpc_port: int | None) -> None:
+def _bus(settings: Settings, database: Database) -> Bus:
+    if settings.redis_url is None:
+        return PostgresBus(settings, database)
+    return RedisBus(settings.redis_url.get_secret_value(), settings.redis_pool_size)
+
+
+async def serve(settings: Settings, at: Addresses) -> None:
     """Run a worker until SIGTERM or SIGINT, then drain it."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    worker = Worker(settings, socket, grpc_port)
+    worker = Worker(settings, at)
     await worker.start()
-    log.info("serving", socket=str(socket) if socket else None, grpc_port=grpc_port)
+    log.info("serving", **{name: value if value is None else str(value) for name, value in asdict(at).items()})
     stopping = asyncio.create_task(stopped.wait())
-    writing, maintenance = asyncio.create_task(worker.write()), asyncio.create_task(worker.maintain())
-    # A worker that can't write is of no use: it ends, and who started it starts another.
-    await asyncio.wait((stopping, writing), return_when=asyncio.FIRST_COMPLETED)
+    maintenance = asyncio.create_task(worker.maintain())
+    working = [asyncio.create_task(worker.write()), asyncio.create_task(worker.stream())]
+    # A worker that can't write or stream is of no use: it ends, and who started it starts another.
+    await asyncio.wait((stopping, *working), return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in working if task.done()]
     maintenance.cancel()
     await worker.stop()
-    if writing.done():
-        writing.result()
-    writing.cancel()
+    for task in failed:
+        task.result()
+    for task in working:
+        task.cancel()
     log.info("stopped")

@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from nimbus_server import __version__
 from nimbus_server import settings as settings_module
 from nimbus_server.errors import StartupError
 from nimbus_server.settings import PREFIX, Settings
@@ -60,6 +59,9 @@ def up(
 def serve(
     socket: Annotated[Path | None, typer.Option(help="Unix socket for Envoy; keep its folder private.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port for native gRPC; left out, only the socket.")] = None,
+    websocket_socket: Annotated[
+        Path | None, typer.Option(help="Unix socket for Envoy's WebSockets; left out, there are none.")
+    ] = None,
     bind_address: Bind = None,
 ) -> None:
     """Run one server alone, for a container with Envoy beside it. SIGTERM drains it."""
@@ -73,7 +75,7 @@ def serve(
 
     def start() -> Coroutine[Any, Any, None]:
         settings_module.require_secrets(settings)
-        return worker.serve(settings, socket, grpc_port)
+        return worker.serve(settings, worker.Addresses(socket, websocket_socket, grpc_port))
 
     _run(start)
 
@@ -196,14 +198,63 @@ def bench(
 
 
 @app.command()
+def tail(
+    project: Annotated[UUID, typer.Argument(help="Whose events to watch.")],
+    name: Annotated[list[str] | None, typer.Option(help="Only events of this name; again for more names.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only events about this user.")] = None,
+    props: Annotated[str | None, typer.Option(help="Only events with these: a JSON object.")] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="Begin behind this position.")] = None,
+    since: Annotated[str | None, typer.Option(help="Begin with what came then: 2026-01-31T12:00Z, or 10m ago.")] = None,
+    earliest: Annotated[bool, typer.Option("--earliest", help="Begin with the oldest event.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    data_dir: DataDir = None,
+    grpc_target: Annotated[
+        str | None,
+        typer.Option(help="Nimbus elsewhere, such as localhost:50051.", show_default="the one on --data-dir"),
+    ] = None,
+    key_id: Annotated[str | None, typer.Option(help="A key for it; the secret is in NIMBUS_TAIL_SECRET.")] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="It speaks TLS.")] = False,
+) -> None:
+    """Watch events as they come: position, time, name, user, props.
+
+    For the `nimbus up` that runs on --data-dir it needs no credentials: it
+    reads the project's key there, and so must be run by the same user. For
+    any other give --grpc-target, and a person's access token in NIMBUS_TOKEN
+    or a key.
+
+    It begins with what comes from now on, unless --after, --since or
+    --earliest say otherwise. While Nimbus is away it waits, and then goes on
+    where it was. Events go to standard output, everything else to standard
+    error.
+
+    Exit status: 0 after --limit events, 1 if it could not go on, 130 if it
+    was stopped, 141 if nobody reads its output any more.
+    """
+    from nimbus_server.tail.command import Options
+    from nimbus_server.tail.command import tail as watch
+
+    settings = _load(data_dir=data_dir)
+    options = Options(
+        project, name or (), user, props, after, since, earliest, as_json, limit, grpc_target, key_id, tls
+    )
+    raise typer.Exit(_run(lambda: watch(settings, options)))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(__version__)
+    from nimbus_server.version import VERSION
+
+    typer.echo(VERSION)
 
 
 @envoy_app.command()
 def render(
     socket: Annotated[list[Path], typer.Option(help="Socket of a `nimbus serve`; once for each.")],
+    websocket_socket: Annotated[
+        list[Path] | None, typer.Option(help="WebSocket socket of a `nimbus serve`; once for each, or none.")
+    ] = None,
     admin_socket: Annotated[Path, typer.Option(help="Socket for Envoy's own admin page.")] = Path("envoy-admin.sock"),
     http_port: HttpPort = None,
     bind_address: Bind = None,
@@ -211,7 +262,8 @@ def render(
     """Print the Envoy configuration for these settings."""
     from nimbus_server.local import envoy
 
-    typer.echo(envoy.render(_load(http_port=http_port, bind_address=bind_address), socket, admin_socket))
+    settings = _load(http_port=http_port, bind_address=bind_address)
+    typer.echo(envoy.render(settings, envoy.Sockets(socket, websocket_socket or [], admin_socket)))
 
 
 def _load(**overrides: object) -> Settings:

@@ -16,6 +16,9 @@ SECRET_BYTES_MIN = 32
 # Parts of the secrets that the documentation shows.
 EXAMPLE_SECRETS = ("secret-key", "secret-jwt-key")
 
+# For commands that call a Nimbus, and no settings of one.
+CREDENTIALS = frozenset({"NIMBUS_BENCH_SECRET", "NIMBUS_TAIL_SECRET", "NIMBUS_TOKEN"})
+
 StringList = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -45,6 +48,11 @@ class Settings(BaseSettings):
     db_max_overflow: int = Field(20, ge=0, le=1000, description="Connections that each worker may open beyond those")
     db_echo: bool = Field(False, description="Log every SQL statement, without its parameters")
 
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey that carries wake-ups of streams between workers; unset, PostgreSQL does"
+    )
+    redis_pool_size: int = Field(10, ge=1, le=1000, description="Connections to it that each worker may open")
+
     jwt_secret: SecretStr | None = Field(
         None, description="Signs the tokens of people, 32 bytes or more; `nimbus up` makes and keeps one where unset"
     )
@@ -73,6 +81,9 @@ class Settings(BaseSettings):
     bind_address: str = Field("127.0.0.1", description="Address that both ports listen on")
     http_port: int = Field(8000, ge=0, le=65_535, description="Envoy: REST, gRPC, gRPC-web and /docs")
     grpc_port: int = Field(50_051, ge=0, le=65_535, description="Native gRPC, straight to the workers")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="Prometheus' way to the metrics, http://.../metrics; unset, there is none"
+    )
     data_dir: Path = Field(Path(".nimbus"), description="Where `nimbus up` keeps its database, secrets and logs")
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Worker processes; one a core"
@@ -92,7 +103,7 @@ class Settings(BaseSettings):
             return value.strip().replace("postgresql+asyncpg://", "postgresql://", 1) or None
         return value
 
-    @field_validator("jwt_secret", "retention_days", mode="before")
+    @field_validator("jwt_secret", "retention_days", "redis_url", "metrics_port", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -141,7 +152,7 @@ def load(**overrides: object) -> Settings:
 
 def unknown_variables() -> list[str]:
     """Names of `NIMBUS_*` variables in the environment that mean nothing to this version."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | CREDENTIALS
     return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
 
 

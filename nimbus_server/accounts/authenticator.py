@@ -1,14 +1,14 @@
 """Turns credentials into a caller."""
 
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from cachetools import TTLCache
 
 from nimbus_server.accounts import signatures
 from nimbus_server.accounts.api_keys import SecretBox, is_well_formed
-from nimbus_server.accounts.caller import Machine, Person
+from nimbus_server.accounts.caller import Caller, Machine, Person
 from nimbus_server.accounts.signatures import SignedRequest
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import TokenKind, Tokens
@@ -37,7 +37,23 @@ class Authenticator:
         claims = self._tokens.read(token, kind)
         if not await self._store.session_is_open(claims.session_id):
             raise session_ended()
-        return Person(claims.user_id, claims.session_id, claims.token_id)
+        return Person(claims.user_id, claims.session_id, claims.token_id, claims.expires_at)
+
+    async def stream_opener(self, token: str, now: datetime) -> Caller:
+        """Whoever a token of CreateStreamToken was made for, and for that project alone.
+
+        Raises NimbusError with TOKEN_INVALID, TOKEN_EXPIRED, SESSION_ENDED or API_KEY_UNKNOWN.
+        """
+        claims = self._tokens.read_stream(token)
+        if claims.key_id is not None:
+            if await self._store.api_key(claims.key_id) is None:
+                raise api_key_unknown()
+            return Machine(claims.project_id, claims.key_id, now, signature="")
+        if claims.user_id is None or claims.session_id is None:
+            raise TypeError("a token that opens streams is a key's or a person's")
+        if not await self._store.session_is_open(claims.session_id):
+            raise session_ended()
+        return Person(claims.user_id, claims.session_id, uuid4(), only_project=claims.project_id)
 
     async def machine(self, request: SignedRequest, now: datetime, *, key_is_checked_later: bool = False) -> Machine:
         """The project's key that signed the request.

@@ -8,11 +8,16 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A user in a session; `token_id` is the id of the token shown."""
+    """A user in a session; `token_id` is the id of the token shown.
+
+    Their right ends at `expires_at`, or with the session where that is None. It may be for `only_project`.
+    """
 
     user_id: UUID
     session_id: UUID
     token_id: UUID
+    expires_at: datetime | None = None
+    only_project: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

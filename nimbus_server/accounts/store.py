@@ -1,5 +1,6 @@
 """Users and sessions in PostgreSQL."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -111,3 +112,21 @@ class AccountStore:
                 (key_id,),
             )
             return await cursor.fetchone()
+
+    async def api_keys_in_force(self, key_ids: Collection[str]) -> set[str]:
+        """Those of the keys that are not rotated away."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT id FROM api_keys WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > now())",
+                (list(key_ids),),
+            )
+            return {key_id for (key_id,) in await cursor.fetchall()}
+
+    async def open_sessions(self, session_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the sessions that have neither ended nor expired."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT id FROM sessions WHERE id = ANY(%s) AND ended_at IS NULL AND expires_at > now()",
+                (list(session_ids),),
+            )
+            return {session_id for (session_id,) in await cursor.fetchall()}

@@ -1,8 +1,10 @@
-"""JSON Web Tokens of people: access and refresh tokens of a session."""
+"""JSON Web Tokens: access and refresh tokens of a person's session, and tokens that open streams."""
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID, uuid4
 
 import jwt
@@ -19,15 +21,27 @@ class TokenKind(StrEnum):
 
     ACCESS = "access"
     REFRESH = "refresh"
+    STREAM = "stream"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """Who a token speaks for: the user, the session, and the id of the token itself."""
+    """Who a token speaks for: the user, the session, and the id of the token itself, which ends at `expires_at`."""
 
     user_id: UUID
     session_id: UUID
     token_id: UUID
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StreamClaims:
+    """Who opens streams of a project: a person in a session, or else one of the project's keys."""
+
+    project_id: UUID
+    user_id: UUID | None
+    session_id: UUID | None
+    key_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +68,10 @@ class Tokens:
     def issue(self, user_id: UUID, session_id: UUID) -> TokenPair:
         """A fresh pair for a session."""
         refresh_token_id = uuid4()
+        subject, session = str(user_id), {"sid": str(session_id)}
         return TokenPair(
-            self._encode(TokenKind.ACCESS, user_id, session_id, uuid4(), self.access_ttl_seconds),
-            self._encode(TokenKind.REFRESH, user_id, session_id, refresh_token_id, self.refresh_ttl_seconds),
+            self._encode(TokenKind.ACCESS, subject, uuid4(), self.access_ttl_seconds, session),
+            self._encode(TokenKind.REFRESH, subject, refresh_token_id, self.refresh_ttl_seconds, session),
             refresh_token_id,
             self.access_ttl_seconds,
         )
@@ -67,7 +82,32 @@ class Tokens:
         Raises NimbusError with TOKEN_EXPIRED or TOKEN_INVALID.
         """
         try:
-            claims = jwt.decode(
+            claims = self._decode(token, kind, "sid")
+            expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+            return TokenClaims(UUID(claims["sub"]), UUID(claims["sid"]), UUID(claims["jti"]), expires_at)
+        except (ValueError, TypeError, AttributeError):
+            raise _invalid() from None
+
+    def issue_stream(self, who: StreamClaims, ttl_seconds: int) -> str:
+        """A token that opens streams."""
+        person = {"sid": str(who.session_id)} if who.session_id else {}
+        subject = who.key_id or str(who.user_id)
+        return self._encode(TokenKind.STREAM, subject, uuid4(), ttl_seconds, {**person, "prj": str(who.project_id)})
+
+    def read_stream(self, token: str) -> StreamClaims:
+        """The claims of a valid token that opens streams. Raises what `read` does."""
+        try:
+            claims = self._decode(token, TokenKind.STREAM, "prj")
+            project = UUID(claims["prj"])
+            if "sid" not in claims:
+                return StreamClaims(project, None, None, str(claims["sub"]))
+            return StreamClaims(project, UUID(claims["sub"]), UUID(claims["sid"]), None)
+        except (ValueError, TypeError, AttributeError):
+            raise _invalid() from None
+
+    def _decode(self, token: str, kind: TokenKind, *also_required: str) -> dict[str, Any]:
+        try:
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 self._secret,
                 algorithms=[self._algorithm],
@@ -75,28 +115,37 @@ class Tokens:
                 issuer=ISSUER,
                 # `iat` may lie ahead where another host's clock does.
                 options={
-                    "require": ["exp", "iat", "iss", "aud", "sub", "sid", "jti", "typ"],
+                    "require": ["exp", "iat", "iss", "aud", "sub", "jti", "typ", *also_required],
                     "verify_iat": False,
                 },
             )
-            if claims["typ"] != kind:
-                raise NimbusError(Reason.TOKEN_INVALID, f"This call takes the {kind} token, and this is another kind.")
-            return TokenClaims(UUID(claims["sub"]), UUID(claims["sid"]), UUID(claims["jti"]))
         except jwt.ExpiredSignatureError:
-            raise NimbusError(Reason.TOKEN_EXPIRED, "The token has expired. Refresh it, or log in again.") from None
-        except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError):
-            raise NimbusError(Reason.TOKEN_INVALID, "The token is not one of this server's. Log in again.") from None
+            raise token_expired() from None
+        except jwt.InvalidTokenError:
+            raise _invalid() from None
+        if claims["typ"] != kind:
+            raise NimbusError(Reason.TOKEN_INVALID, f"This call takes the {kind} token, and this is another kind.")
+        return claims
 
-    def _encode(self, kind: TokenKind, user_id: UUID, session_id: UUID, token_id: UUID, ttl_seconds: int) -> str:
+    def _encode(self, kind: TokenKind, subject: str, token_id: UUID, ttl_seconds: int, others: dict[str, str]) -> str:
         now = int(time.time())
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
-            "sub": str(user_id),
-            "sid": str(session_id),
+            "sub": subject,
             "jti": str(token_id),
             "typ": kind.value,
             "iat": now,
             "exp": now + ttl_seconds,
+            **others,
         }
         return jwt.encode(claims, self._secret, algorithm=self._algorithm)
+
+
+def token_expired() -> NimbusError:
+    """A token's time is over."""
+    return NimbusError(Reason.TOKEN_EXPIRED, "The token has expired. Refresh it, or log in again.")
+
+
+def _invalid() -> NimbusError:
+    return NimbusError(Reason.TOKEN_INVALID, "The token is not one of this server's. Log in again.")

@@ -1,5 +1,6 @@
 """The Nimbus under load, and a project on it."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +27,8 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 SETUP_SECONDS_MAX = 30
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +72,40 @@ async def temporary_project(url: str, grpc_target: str) -> AsyncIterator[Target]
     Raises StartupError with what Nimbus has against it, or that it is not there.
     """
     async with open_channel(grpc_target) as channel:
-        stub = ProjectServiceStub(channel)
+        creating = asyncio.create_task(_create(channel, grpc_target))
         try:
-            tokens = await AuthServiceStub(channel).Register(
-                auth.RegisterRequest(
-                    email=f"bench-{secrets.token_hex(8)}@example.com", password=secrets.token_urlsafe(18)
-                ),
-                timeout=SETUP_SECONDS_MAX,
-            )
-            bearer = (("authorization", f"Bearer {tokens.access_token}"),)
-            created = await stub.CreateProject(
-                projects.CreateProjectRequest(name="nimbus bench"), metadata=bearer, timeout=SETUP_SECONDS_MAX
-            )
-        except grpc.aio.AioRpcError as error:
-            raise StartupError(f"No project to measure with on {grpc_target}. {failure_of(error).message}") from None
-        project = created.project
-        try:
-            yield Target(url, grpc_target, project.id, project.api_key_id, created.api_key_secret)
+            # What is stopped while it is made is there all the same.
+            project, secret, _ = await asyncio.shield(creating)
+            yield Target(url, grpc_target, project.id, project.api_key_id, secret)
         finally:
-            try:
-                await stub.DeleteProject(
-                    projects.DeleteProjectRequest(project_id=project.id), metadata=bearer, timeout=SETUP_SECONDS_MAX
-                )
-            except grpc.aio.AioRpcError as error:
-                raise StartupError(
-                    f"The project {project.id} could not be deleted again. {failure_of(error).message}"
-                ) from None
+            await asyncio.wait([creating])
+            if creating.exception() is None:
+                project, _, bearer = creating.result()
+                await _delete(channel, project.id, bearer)
+
+
+async def _create(channel: grpc.aio.Channel, grpc_target: str) -> tuple[projects.Project, str, Metadata]:
+    """A project with its key's secret, and what its owner shows."""
+    try:
+        tokens = await AuthServiceStub(channel).Register(
+            auth.RegisterRequest(email=f"bench-{secrets.token_hex(8)}@example.com", password=secrets.token_urlsafe(18)),
+            timeout=SETUP_SECONDS_MAX,
+        )
+        bearer = (("authorization", f"Bearer {tokens.access_token}"),)
+        created = await ProjectServiceStub(channel).CreateProject(
+            projects.CreateProjectRequest(name="nimbus bench"), metadata=bearer, timeout=SETUP_SECONDS_MAX
+        )
+    except grpc.aio.AioRpcError as error:
+        raise StartupError(f"No project to measure with on {grpc_target}. {failure_of(error).message}") from None
+    return created.project, created.api_key_secret, bearer
+
+
+async def _delete(channel: grpc.aio.Channel, project_id: str, bearer: Metadata) -> None:
+    try:
+        await ProjectServiceStub(channel).DeleteProject(
+            projects.DeleteProjectRequest(project_id=project_id), metadata=bearer, timeout=SETUP_SECONDS_MAX
+        )
+    except grpc.aio.AioRpcError as error:
+        raise StartupError(
+            f"The project {project_id} could not be deleted again. {failure_of(error).message}"
+        ) from None

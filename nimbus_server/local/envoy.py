@@ -1,6 +1,7 @@
 """Renders the one Envoy configuration from `envoy/envoy.yaml.j2`."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,9 +13,11 @@ from nimbus_server.errors import NimbusError, Reason, StartupError
 from nimbus_server.rpc.status import status_of
 from nimbus_server.settings import Settings
 
-SERVICES = ("AuthService", "ProjectService", "EventService", "MetricsService", "HealthService")
+SERVICES = ("AuthService", "ProjectService", "EventService", "StreamService", "MetricsService", "HealthService")
 # A full batch of 1,000 events with 10 KB of props each, and what goes with them.
 BODY_BYTES_MAX = 16 * 1024 * 1024
+# What a worker may send: a page of 200 events with 10 KB of props, which a Struct may triple.
+RESPONSE_BYTES_MAX = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,12 @@ class LocalReply:
 
 LOCAL_REPLIES = (
     LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "The request can't be read. %LOCAL_REPLY_BODY%"),
-    LocalReply(403, 3, Reason.REQUEST_UNPARSABLE, "This API takes no upgrade to another protocol."),
+    LocalReply(
+        403,
+        3,
+        Reason.REQUEST_UNPARSABLE,
+        "This route takes no upgrade to another protocol, or none from pages of that origin.",
+    ),
     LocalReply(404, 5, Reason.ROUTE_NOT_FOUND, "This API has no such route. /docs lists them."),
     LocalReply(408, 3, Reason.REQUEST_UNPARSABLE, "The request did not arrive whole in time."),
     LocalReply(
@@ -80,8 +88,17 @@ LOCAL_REPLIES = (
 )
 
 
-def render(settings: Settings, sockets: Sequence[Path], admin_socket: Path) -> str:
-    """The configuration as YAML, for workers that listen on `sockets`.
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Unix sockets: those that workers listen on, for calls and for WebSockets, and Envoy's own for its admin page."""
+
+    workers: Sequence[Path]
+    websockets: Sequence[Path]
+    admin: Path
+
+
+def render(settings: Settings, sockets: Sockets) -> str:
+    """The configuration as YAML.
 
     Raises StartupError where a part of the installation is missing.
     """
@@ -93,11 +110,14 @@ def render(settings: Settings, sockets: Sequence[Path], admin_socket: Path) -> s
     )
     swagger = _swagger_ui()
     return environment.from_string(_part("envoy.yaml.j2").read_text(encoding="utf-8")).render(
-        admin_socket=str(admin_socket.absolute()),
-        sockets=[str(socket.absolute()) for socket in sockets],
+        admin_socket=str(sockets.admin.absolute()),
+        sockets=[str(socket.absolute()) for socket in sockets.workers],
+        websocket_sockets=[str(socket.absolute()) for socket in sockets.websockets],
+        websocket_origins=_websocket_origins(settings.allowed_origins),
         bind_address=settings.bind_address,
         http_port=settings.http_port,
         body_bytes_max=BODY_BYTES_MAX,
+        response_bytes_max=RESPONSE_BYTES_MAX,
         local_replies=LOCAL_REPLIES,
         allowed_origins=settings.allowed_origins,
         trusted_proxies=settings.trusted_proxies,
@@ -113,6 +133,16 @@ def render(settings: Settings, sockets: Sequence[Path], admin_socket: Path) -> s
             "script": swagger / "swagger-ui-bundle.js",
         },
     )
+
+
+def _websocket_origins(origins: Sequence[str]) -> str:
+    """A regular expression for the origins whose pages may open WebSockets; empty where all may.
+
+    It is what CORS is elsewhere: no browser asks for leave before it opens one.
+    """
+    if not origins or "*" in origins:
+        return ""
+    return "|".join(re.escape(origin) for origin in origins)
 
 
 def _part(name: str) -> Path:

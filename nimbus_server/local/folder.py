@@ -62,6 +62,10 @@ class DataFolder:
         """The socket over which Envoy reaches worker `index`."""
         return self.run / f"worker-{index}.sock"
 
+    def websocket_socket(self, index: int) -> Path:
+        """The socket over which Envoy brings WebSockets to worker `index`."""
+        return self.run / f"websocket-{index}.sock"
+
     def log(self, name: str) -> Path:
         """The log of the process `name`."""
         return self.logs / f"{name}.log"
@@ -74,7 +78,7 @@ def open_folder(path: Path) -> DataFolder:
     """
     folder = DataFolder(path.expanduser().resolve())
     longest = max(
-        (folder.postgres_socket, folder.admin_socket, folder.worker_socket(999)),
+        (folder.postgres_socket, folder.admin_socket, folder.websocket_socket(999)),
         key=lambda p: len(os.fsencode(p)),
     )
     excess = len(os.fsencode(longest)) - SOCKET_PATH_BYTES_MAX

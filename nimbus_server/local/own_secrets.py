@@ -37,6 +37,12 @@ def fill_in(settings: Settings, path: Path) -> tuple[Settings, bool]:
     return filled, made != kept
 
 
+def kept_secret_keys(path: Path) -> tuple[SecretStr, ...]:
+    """The Fernet keys kept in `path`, if any, and nothing made. Raises StartupError where the file can't be read."""
+    key = _read(path).get("secret_key")
+    return () if key is None else (SecretStr(key),)
+
+
 def _read(path: Path) -> dict[str, str]:
     try:
         kept = json.loads(path.read_bytes())

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from nimbus_server.errors import StartupError
 from nimbus_server.local import logs, own_secrets, probes
 from nimbus_server.local.console import Console
-from nimbus_server.local.envoy import render
+from nimbus_server.local.envoy import Sockets, render
 from nimbus_server.local.folder import leash, lock, open_folder
 from nimbus_server.local.ports import host_to_reach, reserve
 from nimbus_server.local.postgres import Postgres
@@ -145,9 +145,14 @@ class Stack:
             step.done = f"{_count(self._workers)} ready"
 
     async def _start_envoy(self) -> None:
-        sockets = [self.folder.worker_socket(i) for i in range(self.settings.workers)]
+        folder, workers = self.folder, range(self.settings.workers)
+        sockets = Sockets(
+            [folder.worker_socket(i) for i in workers],
+            [folder.websocket_socket(i) for i in workers],
+            folder.admin_socket,
+        )
         config = self.folder.run / "envoy.yaml"
-        config.write_text(render(self.settings, sockets, self.folder.admin_socket), encoding="utf-8")
+        config.write_text(render(self.settings, sockets), encoding="utf-8")
         with self._console.step("Starting Envoy") as step:
             self._envoy = self._child(self._edge(config))
             await self._envoy.start()
@@ -157,9 +162,13 @@ class Stack:
         return Child(program, self._console, self._leash)
 
     def _worker(self, index: int, environment: Mapping[str, str]) -> Program:
-        socket = self.folder.worker_socket(index)
+        socket, websockets = self.folder.worker_socket(index), self.folder.websocket_socket(index)
         address, port = self.settings.bind_address, str(self.settings.grpc_port)
-        served_at = ("--socket", str(socket), "--grpc-port", port, "--bind-address", address)
+        if index > 0:
+            # What it shows is the same in each of them, and a port has one owner.
+            environment = {name: value for name, value in environment.items() if name != f"{PREFIX}METRICS_PORT"}
+        sockets = ("--socket", str(socket), "--websocket-socket", str(websockets))
+        served_at = (*sockets, "--grpc-port", port, "--bind-address", address)
         return Program(
             name=f"Worker {index}",
             # -P: modules that happen to lie in the current folder are none of ours.

@@ -20,5 +20,7 @@ class ProjectAccess:
                 raise NimbusError(
                     Reason.PROJECT_MISMATCH, "This API key belongs to another project than the request names."
                 )
-        elif not await self._store.is_member(caller.user_id, project_id):
+        elif caller.only_project not in {None, project_id} or not await self._store.is_member(
+            caller.user_id, project_id
+        ):
             raise project_not_found()

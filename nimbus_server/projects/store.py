@@ -1,5 +1,6 @@
 """Projects, their members and keys in PostgreSQL."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -93,6 +94,23 @@ class ProjectStore:
                 "SELECT 1 FROM members WHERE project_id = %s AND user_id = %s", (project_id, user_id)
             )
             return await cursor.fetchone() is not None
+
+    async def existing(self, project_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the projects that are there."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute("SELECT id FROM projects WHERE id = ANY(%s)", (list(project_ids),))
+            return {project_id for (project_id,) in await cursor.fetchall()}
+
+    async def memberships(self, pairs: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+        """Those of the pairs of user and project where the one is a member of the other."""
+        users, projects = [user for user, _ in pairs], [project for _, project in pairs]
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT user_id, project_id FROM members "
+                "JOIN unnest(%s::uuid[], %s::uuid[]) AS asked (user_id, project_id) USING (user_id, project_id)",
+                (users, projects),
+            )
+            return {(user_id, project_id) for user_id, project_id in await cursor.fetchall()}
 
     async def rename(self, user_id: UUID, project_id: UUID, name: str) -> Project:
         """Change the name."""

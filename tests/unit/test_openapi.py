@@ -25,6 +25,7 @@ SECURITY = {
     access_pb2.ACCESS_USER: [BEARER],
     access_pb2.ACCESS_REFRESH: [BEARER],
     access_pb2.ACCESS_PROJECT: [BEARER, SIGNATURE],
+    access_pb2.ACCESS_STREAM: [{}, BEARER, SIGNATURE],
 }
 
 

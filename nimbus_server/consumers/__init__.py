@@ -1,0 +1,1 @@
+"""Readers of the log whose position the server keeps."""

@@ -1,0 +1,1 @@
+"""Streams of a project's log: replay, then live, from any position."""

@@ -1,0 +1,74 @@
+"""Which events a stream carries: decided here for live ones, by PostgreSQL for stored ones, and alike."""
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from nimbus_server.stream.event import StreamedEvent
+
+# A number that a double may not tell from its neighbours, as PostgreSQL does. Or text that looks like one.
+MAYBE_INEXACT = re.compile(r"[0-9.]{16}")
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events of a project; empty or None means any. `props_json` is a JSON object that the props must contain."""
+
+    names: frozenset[str] = frozenset()
+    user_id: str | None = None
+    props_json: bytes = b""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.names, self.user_id, self.props_json))
+
+    # Every page is looked up by it for every subscriber.
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def props(self) -> dict[str, Any]:
+        """The object in `props_json`; empty where there is none."""
+        found: dict[str, Any] = orjson.loads(self.props_json) if self.props_json else {}
+        return found
+
+    @cached_property
+    def exact_props(self) -> dict[str, Any]:
+        """The same with numbers as they are written."""
+        return _exact(self.props_json.decode()) if self.props_json else {}
+
+    def matches(self, event: StreamedEvent) -> bool:
+        """Whether the stream carries the event."""
+        return (
+            (not self.names or event.name in self.names)
+            and (self.user_id is None or event.user_id == self.user_id)
+            and (not self.props or self._props_match(event.props_json))
+        )
+
+    def _props_match(self, props_json: str) -> bool:
+        if MAYBE_INEXACT.search(props_json):
+            return contains(_exact(props_json), self.exact_props)
+        return contains(orjson.loads(props_json), self.props)
+
+
+def _exact(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text, parse_float=Decimal)
+    return found
+
+
+def contains(value: Any, wanted: Any) -> bool:
+    """Whether a JSON value contains another as `jsonb @> jsonb` of PostgreSQL has it, for objects at the top.
+
+    https://www.postgresql.org/docs/18/datatype-json.html#JSON-CONTAINMENT
+    """
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(k in value and contains(value[k], w) for k, w in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(value, list) and all(any(contains(v, w) for v in value) for w in wanted)
+    # To Python True is 1.
+    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)

@@ -1,0 +1,136 @@
+"""A stretch of a log, encoded once for all who want it in the same shape."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+from uuid import UUID
+
+from nimbus_server.stream.event import StreamedEvent
+from nimbus_server.stream.filter import EventFilter
+
+# Of the events in a message. What one reader makes the server hold is a few of these.
+MESSAGE_BYTES_MAX = 128 * 1024
+BATCH_EVENTS_MAX = 500
+# More of them are encoded in a thread, so that others get their turn.
+EVENTS_AT_ONCE = 50
+# What an event takes in memory beside its props.
+EVENT_OVERHEAD_BYTES = 700
+# Of a page in all shapes together: in more of them than that it is encoded anew for each reader.
+ENCODED_BYTES_MAX = 4 * 1024 * 1024
+# What a shape takes in memory in which nothing of a page is sent.
+SHAPE_OVERHEAD_BYTES = 500
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a stream looks on the wire.
+
+    `batch` encodes events of a project and the position reached with them, `heartbeat` a position alone.
+    """
+
+    batch: Callable[[UUID, Sequence[StreamedEvent], int], bytes]
+    heartbeat: Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that makes what one subscriber is sent differ from what another one is."""
+
+    form: Form
+    filter: EventFilter
+    batch_events_max: int = BATCH_EVENTS_MAX
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.form, self.filter, self.batch_events_max))
+
+    # Every message to every subscriber is looked up by it.
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class Message(NamedTuple):
+    """A message as it goes out, and the position reached with it."""
+
+    data: bytes
+    position: int
+
+
+@dataclass(eq=False)
+class Page:
+    """The events of a log behind position `after` up to `last`, or those of them that a filter lets through.
+
+    `size` is about how many bytes it takes, with what is encoded of it; `on_growth` is told by how much that grows.
+    """
+
+    project_id: UUID
+    after: int
+    last: int
+    events: Sequence[StreamedEvent]
+    on_growth: Callable[[int], None] = lambda _: None
+    size: int = field(init=False)
+    _encoded: dict[Shape, list[Message]] = field(init=False, default_factory=dict)
+    _encoding: dict[Shape, asyncio.Task[list[Message]]] = field(init=False, default_factory=dict)
+    _encoded_bytes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.size = sum(len(event.props_json) + EVENT_OVERHEAD_BYTES for event in self.events)
+
+    def behind(self, position: int) -> "Page":
+        """What of it lies behind a position."""
+        return Page(self.project_id, position, self.last, [e for e in self.events if e.seq > position])
+
+    async def messages(self, shape: Shape) -> list[Message]:
+        """The page in a shape: none where nothing matches."""
+        messages = self._encoded.get(shape)
+        if messages is not None:
+            return messages
+        if len(self.events) <= EVENTS_AT_ONCE:
+            return self._keep(shape, self._encode(shape))
+        encoding = self._encoding.get(shape)
+        if encoding is None:
+            encoding = self._encoding[shape] = asyncio.create_task(self._encode_apart(shape))
+        # Whoever asked first may go away; the others still want it.
+        return await asyncio.shield(encoding)
+
+    async def _encode_apart(self, shape: Shape) -> list[Message]:
+        try:
+            return self._keep(shape, await asyncio.to_thread(self._encode, shape))
+        finally:
+            del self._encoding[shape]
+
+    def _keep(self, shape: Shape, messages: list[Message]) -> list[Message]:
+        growth = sum(len(message.data) for message in messages) + SHAPE_OVERHEAD_BYTES
+        if self._encoded_bytes + growth <= ENCODED_BYTES_MAX:
+            self._encoded[shape] = messages
+            self._encoded_bytes += growth
+            self.size += growth
+            self.on_growth(growth)
+        return messages
+
+    def _encode(self, shape: Shape) -> list[Message]:
+        matching = [event for event in self.events if shape.filter.matches(event)]
+        parts = list(in_parts(matching, shape.batch_events_max))
+        # The last one reaches the end of the page, whatever does not match there.
+        reached = [*(part[-1].seq for part in parts[:-1]), self.last]
+        return [
+            Message(shape.form.batch(self.project_id, part, position), position)
+            for part, position in zip(parts, reached, strict=False)
+        ]
+
+
+def in_parts(events: Sequence[StreamedEvent], count_max: int) -> list[Sequence[StreamedEvent]]:
+    """The events in parts that a message may have."""
+    parts: list[Sequence[StreamedEvent]] = []
+    start = size = 0
+    for place, event in enumerate(events):
+        length = len(event.props_json)
+        if place > start and (place - start == count_max or size + length > MESSAGE_BYTES_MAX):
+            parts.append(events[start:place])
+            start, size = place, 0
+        size += length
+    if start < len(events):
+        parts.append(events[start:])
+    return parts

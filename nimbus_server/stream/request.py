@@ -1,0 +1,150 @@
+"""What stream a request asks for: over gRPC, as server-sent events, or in the address of a WebSocket."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
+
+import orjson
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nimbus.v1 import stream_service_pb2 as pb
+from nimbus.v1.access_pb2 import Access
+from nimbus_server.errors import NimbusError, Reason, field_error
+from nimbus_server.ingest.event import NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
+from nimbus_server.rpc.fields import filter_field, int_field, props_field, text_field, time_field, uuid_field
+from nimbus_server.rpc.registry import Rpc
+from nimbus_server.stream.filter import EventFilter
+from nimbus_server.stream.hub import Start
+from nimbus_server.stream.page import BATCH_EVENTS_MAX, Form, Shape
+from nimbus_server.stream.proto_form import JSON_PROPS, STRUCT_PROPS
+from nimbus_server.stream.streams import Named, Wanted
+
+HEARTBEAT_SECONDS = 15
+CONSUMER_LENGTH_MAX = 200
+SEQ_MAX = 2**63 - 1
+PARAMETERS_MAX = 200
+
+EARLIEST = Start(after_seq=0)
+LATEST = Start()
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# To open a WebSocket is no RPC, but is asked for and admitted like one.
+OPEN_SOCKET = Rpc("WebSocket", Access.ACCESS_STREAM, pb.StreamEventsRequest)
+
+
+def subscription_wanted(request: pb.SubscribeEventsRequest) -> Wanted:
+    """Raises NimbusError with FIELD_INVALID, FIELD_REQUIRED or FIELD_TOO_LONG, as do all of these."""
+    take_over = request.consumer_conflict == pb.CONSUMER_CONFLICT_TAKE_OVER
+    return Wanted(
+        project_id=uuid_field("project_id", request.project_id),
+        start=_subscription_start(request),
+        shape=Shape(
+            JSON_PROPS if request.props_form == pb.PROPS_FORM_JSON else STRUCT_PROPS,
+            _filter(request.name, request.user_id if request.HasField("user_id") else None, request.props),
+            int_field("batch_events_max", request.batch_events_max or BATCH_EVENTS_MAX, 1, BATCH_EVENTS_MAX),
+        ),
+        heartbeat_seconds=_heartbeat_seconds(request.heartbeat_seconds),
+        consumer=_named(request.consumer, take_over=take_over) if request.consumer else None,
+    )
+
+
+def stream_wanted(request: pb.StreamEventsRequest, form: Form, last_event_id: str = "") -> Wanted:
+    """As above, for what goes out in a form of JSON."""
+    return Wanted(
+        project_id=uuid_field("project_id", request.project_id),
+        start=_stream_start(request, last_event_id),
+        shape=Shape(
+            form, _filter(request.name, request.user_id if request.HasField("user_id") else None, request.props)
+        ),
+        heartbeat_seconds=_heartbeat_seconds(request.heartbeat_seconds),
+    )
+
+
+def read_query(project_id: str, query: str) -> tuple[pb.StreamEventsRequest, Named | None]:
+    """A request from the query of an address: the fields of StreamEventsRequest, `consumer` and `consumer_conflict`.
+
+    Raises NimbusError with FIELD_UNKNOWN, REQUEST_UNPARSABLE, and what text_field does.
+    """
+    try:
+        given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
+    except ValueError:
+        raise NimbusError(
+            Reason.REQUEST_UNPARSABLE, f"The query must be in UTF-8 and have at most {PARAMETERS_MAX} parameters."
+        ) from None
+    request = pb.StreamEventsRequest(project_id=project_id)
+    consumer, conflict = _only(given, "consumer"), _only(given, "consumer_conflict")
+    if conflict not in {None, "refuse", "take_over"}:
+        raise field_error(Reason.FIELD_INVALID, "consumer_conflict", "consumer_conflict must be refuse or take_over.")
+    for name, values in given.items():
+        field = request.DESCRIPTOR.fields_by_name.get(name)
+        if field is None or name == "project_id":
+            raise field_error(Reason.FIELD_UNKNOWN, name, f"{name} is no parameter of this route.")
+        if len(values) > 1 and not field.is_repeated:
+            raise field_error(Reason.FIELD_INVALID, name, f"{name} may be given once.")
+        try:
+            json_format.ParseDict({name: values if field.is_repeated else values[0]}, request)
+        except json_format.ParseError:
+            raise field_error(Reason.FIELD_INVALID, name, f"{name} can't be read.") from None
+    return request, None if consumer is None else _named(consumer, take_over=conflict == "take_over")
+
+
+def _only(given: dict[str, list[str]], name: str) -> str | None:
+    values = given.pop(name, [])
+    if len(values) > 1:
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} may be given once.")
+    return values[0] if values else None
+
+
+def _subscription_start(request: pb.SubscribeEventsRequest) -> Start:
+    chosen = request.WhichOneof("start")
+    if chosen == "after_seq":
+        return _after_seq(request.after_seq)
+    if chosen == "since":
+        return _since(request.since)
+    return EARLIEST if request.start_point == pb.START_POINT_EARLIEST else LATEST
+
+
+def _stream_start(request: pb.StreamEventsRequest, last_event_id: str) -> Start:
+    if last_event_id:
+        if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 19):
+            raise field_error(
+                Reason.FIELD_INVALID, "last-event-id", "last-event-id must be the id of a message of this stream."
+            )
+        return Start(after_seq=int(last_event_id))
+    given = [bool(request.start), request.HasField("after_seq"), request.HasField("since")]
+    if sum(given) > 1:
+        raise field_error(Reason.FIELD_INVALID, "start", "start, after_seq and since do not go together.")
+    if request.start not in {"", "latest", "earliest"}:
+        raise field_error(Reason.FIELD_INVALID, "start", "start must be latest or earliest.")
+    if request.HasField("after_seq"):
+        return _after_seq(request.after_seq)
+    if request.HasField("since"):
+        return _since(request.since)
+    return EARLIEST if request.start == "earliest" else LATEST
+
+
+def _after_seq(position: int) -> Start:
+    return Start(after_seq=int_field("after_seq", position, 0, SEQ_MAX))
+
+
+def _since(at: Timestamp) -> Start:
+    # Nothing was received before there were computers; and it is looked for a little earlier, which year 1 has not.
+    return Start(since=max(time_field("since", at), EPOCH))
+
+
+def _filter(names: Sequence[str], user_id: str | None, props: str) -> EventFilter:
+    wanted = props_field(props)
+    return EventFilter(
+        frozenset(filter_field("name", names, NAME_LENGTH_MAX)),
+        None if user_id is None else text_field("user_id", user_id, USER_ID_LENGTH_MAX, may_be_blank=True),
+        orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS) if wanted else b"",
+    )
+
+
+def _heartbeat_seconds(seconds: int) -> int:
+    return int_field("heartbeat_seconds", seconds or HEARTBEAT_SECONDS, 1, HEARTBEAT_SECONDS)
+
+
+def _named(consumer: str, *, take_over: bool) -> Named:
+    return Named(text_field("consumer", consumer, CONSUMER_LENGTH_MAX), take_over=take_over)

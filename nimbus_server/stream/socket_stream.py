@@ -1,0 +1,154 @@
+"""One stream over one WebSocket, as JSON messages.
+
+The server sends, as text:
+
+    {"type": "position", "position": "N"}               where it starts, and every `heartbeat_seconds` of silence
+    {"type": "events", "position": "N", "events": […]}  events as `GET /v1/events` shows them, and the position reached
+    {"type": "error", "code", "message", "details"}     the JSON of an error, before it closes: with 4400, 4401, 4403,
+                                                        4404, 4409 like an HTTP status, or 1011, 1012, 1013
+
+A client may send `{"type": "ack", "position": "N"}` where it has named a consumer.
+"""
+
+import asyncio
+import re
+import time
+import uuid
+from dataclasses import replace
+
+import orjson
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from nimbus_server.consumers.store import ConsumerStore
+from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.projects.access import ProjectAccess
+from nimbus_server.rpc.admission import Admission
+from nimbus_server.rpc.call import Call, log_end, told
+from nimbus_server.rpc.fields import int_field
+from nimbus_server.rpc.status import TABLE, error_json
+from nimbus_server.stream.json_form import WEBSOCKET
+from nimbus_server.stream.request import OPEN_SOCKET, SEQ_MAX, read_query, stream_wanted
+from nimbus_server.stream.streams import Streams, Wanted
+from nimbus_server.stream.subscription import Subscription
+
+CLOSE_CODES = {
+    Reason.WORKER_UNAVAILABLE: 1012,
+    Reason.OVERLOADED: 1013,
+    Reason.STORAGE_UNAVAILABLE: 1013,
+    Reason.INTERNAL: 1011,
+    Reason.CONSUMER_TAKEN_OVER: 4409,
+}
+# A client that takes nothing for so long is cut off: the library would wait for it for ever, and not even notice when
+# it is gone.
+STALLED_SECONDS_MAX = 60.0
+CLOSE_SECONDS_MAX = 5.0
+POSITION = re.compile(r"[0-9]{1,19}")
+
+
+class SocketStreams:
+    """Carries on streams over sockets that are open."""
+
+    def __init__(self, access: ProjectAccess, streams: Streams, consumers: ConsumerStore, admission: Admission) -> None:
+        self._access = access
+        self._streams = streams
+        self._consumers = consumers
+        self._admission = admission
+
+    async def serve(self, socket: ServerConnection) -> None:
+        """Carry on one stream over a socket that is open, and close it."""
+        started = time.perf_counter()
+        call = _call_of(socket)
+        try:
+            await self._stream(socket, call)
+            log_end(call, started, "OK")
+        except ConnectionClosed:
+            log_end(call, started, "CANCELLED")
+        except Exception as problem:  # noqa: BLE001 - told to the client as what it may know of it
+            error = told(problem, call)
+            log_end(call, started, TABLE[error.reason].code.name, error.reason)
+            await _end(socket, error)
+
+    async def _stream(self, socket: ServerConnection, call: Call) -> None:
+        path, _, query = (call.rest_path or "").partition("?")
+        request, named = read_query(path.rpartition("/")[2], query)
+        who = await self._admission.admit(OPEN_SOCKET, call, b"", request)
+        wanted = replace(stream_wanted(request, WEBSOCKET), consumer=named)
+        await self._access.require(who, wanted.project_id)
+        async with self._streams.open(wanted, who) as subscription:
+            tasks = {
+                asyncio.ensure_future(_send_all(socket, subscription)),
+                asyncio.ensure_future(self._read(socket, wanted)),
+            }
+            try:
+                done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            for task in done:
+                task.result()
+
+    async def _read(self, socket: ServerConnection, wanted: Wanted) -> None:
+        """Carry out what the client sends, until it goes away."""
+        async for message in socket:
+            position = _acked(message)
+            if wanted.consumer is None:
+                raise NimbusError(Reason.REQUEST_UNPARSABLE, "This socket has no `consumer` to acknowledge for.")
+            await self._consumers.ack(wanted.project_id, wanted.consumer.name, position, rewind=False)
+
+
+async def _send_all(socket: ServerConnection, subscription: Subscription) -> None:
+    async for message in subscription.messages():
+        await _send(socket, message)
+
+
+async def _send(socket: ServerConnection, message: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALLED_SECONDS_MAX):
+            await socket.send(message, text=True)
+    except TimeoutError:
+        socket.transport.abort()
+        await socket.wait_closed()
+
+
+async def _end(socket: ServerConnection, error: NimbusError) -> None:
+    code = CLOSE_CODES.get(error.reason) or 4000 + (TABLE[error.reason].http or 400)
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            await socket.send(orjson.dumps({"type": "error", **error_json(error)}), text=True)
+            await socket.close(code, error.reason.value)
+    except TimeoutError:
+        socket.transport.abort()
+    except ConnectionClosed:
+        pass  # it has gone by itself
+
+
+def _call_of(socket: ServerConnection) -> Call:
+    request = socket.request
+    assert request is not None  # noqa: S101 - the handshake is done
+    headers = {name.lower(): value for name, value in request.headers.raw_items() if value.isascii()}
+    return Call(
+        rpc=OPEN_SOCKET.name,
+        request_id=headers.get("x-request-id") or str(uuid.uuid4()),
+        metadata=headers,
+        rest_method="GET",
+        rest_path=request.path,
+        deadline_seconds=None,
+    )
+
+
+def _acked(message: str | bytes) -> int:
+    """The position in `{"type": "ack", "position": "N"}`. Raises NimbusError."""
+    try:
+        fields = orjson.loads(message)
+    except ValueError:
+        fields = None
+    if not (
+        isinstance(fields, dict)
+        and fields.keys() == {"type", "position"}
+        and fields["type"] == "ack"
+        and POSITION.fullmatch(str(fields["position"]))
+    ):
+        raise NimbusError(Reason.REQUEST_UNPARSABLE, 'A client may send {"type": "ack", "position": "N"} and no more.')
+    return int_field("position", int(fields["position"]), 0, SEQ_MAX)

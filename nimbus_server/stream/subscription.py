@@ -1,0 +1,165 @@
+"""One reader of a log, from a position on and without end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
+
+from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.stream.feed import Feed
+from nimbus_server.stream.filter import EventFilter
+from nimbus_server.stream.page import BATCH_EVENTS_MAX, Message, Page, Shape
+from nimbus_server.stream.store import LogReader
+
+RETRY_SECONDS = 0.5
+
+
+class Subscription:
+    """What a subscriber is sent: `position` is what it has been sent up to.
+
+    It holds no more than one page as messages, and takes the next when it is asked for one.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        reader: LogReader,
+        replays: asyncio.Semaphore,
+        shape: Shape,
+        position: int,
+        heartbeat_seconds: float,
+    ) -> None:
+        self.position = position
+        self._feed = feed
+        self._reader = reader
+        self._replays = replays
+        self._shape = shape
+        self._heartbeat_seconds = heartbeat_seconds
+        self._loop = asyncio.get_running_loop()
+        self._silent_since = self._loop.time()
+        self._beat = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._reading: asyncio.Task[Page | None] | None = None
+        self._limit = BATCH_EVENTS_MAX
+        self._ended: NimbusError | None = None
+
+    @property
+    def project_id(self) -> UUID:
+        """Whose log it is."""
+        return self._feed.project_id
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    @property
+    def filter(self) -> EventFilter:
+        """Which events it carries."""
+        return self._shape.filter
+
+    def passes_over(self, page: Page) -> bool:
+        """Move on behind a page of which nothing matches, where it waits for just that one."""
+        if self._waiting is None or self._waiting.done() or self.position != page.after:
+            return False
+        self.position = page.last
+        return True
+
+    def end(self, error: NimbusError) -> None:
+        """Let `messages` raise this in place of the next message."""
+        self._ended = error
+        self.wake()
+
+    def tick(self, now: float, tick_seconds: float) -> None:
+        """Let it send a heartbeat that would be late on the next tick. `now` is in the event loop's time."""
+        if now + tick_seconds >= self._silent_since + self._heartbeat_seconds:
+            self._beat = True
+            self.wake()
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """Messages in the shape asked for; the first one is a heartbeat, which says where this starts.
+
+        Raises NimbusError with whatever it was ended with.
+        """
+        try:
+            yield self._heartbeat()
+            while True:
+                # Not the page itself: a reader that takes its time would hold it all the while.
+                messages, last = await self._next_messages()
+                for data, position in messages:
+                    self._raise_if_ended()
+                    self.position = position
+                    self._spoken()
+                    yield data
+                # Nor what was sent, while there is nothing else to send.
+                messages, data = (), b""
+                self.position = last
+                if self._beat:
+                    yield self._heartbeat()
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
+
+    async def _next_messages(self) -> tuple[Sequence[Message], int]:
+        page = await self._next_page()
+        return (await page.messages(self._shape), page.last) if page else ((), self.position)
+
+    async def _next_page(self) -> Page | None:
+        """What follows, or None after a while in which nothing did."""
+        self._raise_if_ended()
+        if self.position < self._feed.start:
+            return await self._replay()
+        page = self._feed.page_at(self.position)
+        if page is None:
+            await self._wait()
+            self._raise_if_ended()
+        return page
+
+    async def _replay(self) -> Page | None:
+        """What is stored next, or None where there is something else to do meanwhile."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._has_read)
+        if not self._reading.done():
+            await self._wait()
+            self._raise_if_ended()
+        if not self._reading.done():
+            return None
+        reading, self._reading = self._reading, None
+        return reading.result()
+
+    async def _read(self) -> Page | None:
+        try:
+            async with self._replays:
+                found = await self._reader.page(self.project_id, self.position, self._shape.filter, self._limit)
+        except NimbusError as error:
+            if error.reason is Reason.PROJECT_NOT_FOUND:
+                raise
+            # The database will be back, and the reader has nothing to gain from being sent away.
+            await asyncio.sleep(RETRY_SECONDS)
+            return None
+        self._limit = found.limit_behind(BATCH_EVENTS_MAX)
+        return Page(self.project_id, self.position, found.position, found.events)
+
+    def _has_read(self, reading: asyncio.Task[Page | None]) -> None:
+        if not reading.cancelled():
+            reading.exception()  # nobody asks for it where the stream ended meanwhile
+        self.wake()
+
+    async def _wait(self) -> None:
+        self._waiting = self._loop.create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    def _heartbeat(self) -> bytes:
+        self._spoken()
+        return self._shape.form.heartbeat(self.position)
+
+    def _spoken(self) -> None:
+        self._silent_since = self._loop.time()
+        self._beat = False
+
+    def _raise_if_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended

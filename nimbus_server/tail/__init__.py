@@ -1,0 +1,1 @@
+"""A person watches events go by."""

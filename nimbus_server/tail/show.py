@@ -1,0 +1,94 @@
+"""Events on standard output: a line each, for people or for programs."""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from nimbus_client import StoredEvent
+
+SEQ_WIDTH = 8
+
+
+class Show(Protocol):
+    """Shows events. Raises BrokenPipeError where nobody reads them any more."""
+
+    def __call__(self, events: Iterable[StoredEvent]) -> None:
+        """Show them now."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def lines_for_people() -> Show:
+    """Position, time of this machine's zone, name, user and props; cut to the width of a terminal, where it is one."""
+    console = _Console(highlight=False, markup=False, emoji=False)
+    whole = not console.is_terminal
+
+    def show(events: Iterable[StoredEvent]) -> None:
+        for event in events:
+            console.print(line_of(event), no_wrap=True, overflow="ellipsis", soft_wrap=whole)
+
+    return show
+
+
+def lines_for_programs() -> Show:
+    """A JSON object a line."""
+
+    def show(events: Iterable[StoredEvent]) -> None:
+        for event in events:
+            sys.stdout.buffer.write(json_of(event) + b"\n")
+        sys.stdout.buffer.flush()
+
+    return show
+
+
+def line_of(event: StoredEvent) -> Text:
+    """The line for people."""
+    at = event.ts.astimezone()
+    return Text.assemble(
+        (f"{event.seq:>{SEQ_WIDTH}}", "dim"),
+        "  ",
+        (f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}", "cyan"),
+        "  ",
+        (visible(event.name), "bold green"),
+        "  ",
+        (visible(event.user_id) if event.user_id else "-", "yellow"),
+        "  ",
+        visible(_compact(event.props)) if event.props else "",
+    )
+
+
+def json_of(event: StoredEvent) -> bytes:
+    """The line for programs."""
+    return _compact(
+        {
+            "seq": event.seq,
+            "id": event.id,
+            "name": event.name,
+            "ts": _rfc3339(event.ts),
+            "user_id": event.user_id,
+            "props": event.props,
+            "idempotency_key": event.idempotency_key,
+            "received_at": _rfc3339(event.received_at),
+        }
+    ).encode()
+
+
+def visible(text: str) -> str:
+    """The text without what would command a terminal: an event holds whatever somebody sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _rfc3339(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

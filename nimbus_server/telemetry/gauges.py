@@ -1,0 +1,70 @@
+"""What can be read off at any moment, for Prometheus: https://prometheus.io/docs/instrumenting/exposition_formats/."""
+
+import asyncio
+from collections.abc import Iterable
+from wsgiref.simple_server import WSGIServer
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from nimbus_server.consumers.store import ConsumerStore, Lag
+from nimbus_server.errors import NimbusError, StartupError
+from nimbus_server.stream.hub import Hub
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS = 5.0
+
+
+class Gauges(Collector):
+    """The lag of consumers, the same in every process, and this one's streams. Call `run` for as long as it serves."""
+
+    def __init__(self, consumers: ConsumerStore, hub: Hub) -> None:
+        self._consumers = consumers
+        self._hub = hub
+        self._lags: list[Lag] = []
+        self._streams = 0
+        self._server: WSGIServer | None = None
+
+    def serve(self, address: str, port: int) -> None:
+        """Answer HTTP there, in a thread. Raises StartupError where the address is taken."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        try:
+            self._server, _ = start_http_server(port, address, registry)
+        except OSError as error:
+            raise StartupError(
+                f"Nimbus can't show its metrics on {address}:{port}: {error.strerror}. Set another NIMBUS_METRICS_PORT."
+            ) from None
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    async def run(self) -> None:
+        """Keep what is shown fresh, until cancelled."""
+        while True:
+            try:
+                self._lags = await self._consumers.lags()
+            except NimbusError:
+                self._lags = []  # the database is away: better no lag than an old one
+            except Exception:
+                log.exception("lags could not be read")
+            self._streams = len(self._hub.subscriptions)
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    def collect(self) -> Iterable[Metric]:
+        """What is shown."""
+        labels = ("project_id", "consumer")
+        lag = GaugeMetricFamily("nimbus_consumer_lag_events", "Events behind the end of the log.", labels=labels)
+        active = GaugeMetricFamily("nimbus_consumer_active", "1 while the consumer has a stream open.", labels=labels)
+        for one in self._lags:
+            lag.add_metric((str(one.project_id), one.name), one.events)
+            active.add_metric((str(one.project_id), one.name), one.active)
+        yield lag
+        yield active
+        yield GaugeMetricFamily("nimbus_streams", "Streams open in the process that answers.", value=self._streams)

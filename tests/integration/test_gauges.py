@@ -1,0 +1,54 @@
+"""What Prometheus reads."""
+
+import asyncio
+import socket
+from uuid import uuid4
+
+import pytest
+import requests
+from storage import append, new_event, new_project, opened, settings_for
+
+from nimbus_server.consumers.store import ConsumerStore, Hold
+from nimbus_server.errors import StartupError
+from nimbus_server.ingest.store import EventLog
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.partitions import Partitions
+from nimbus_server.stream.hub import Hub
+from nimbus_server.stream.store import LogReader
+from nimbus_server.telemetry import gauges
+from nimbus_server.telemetry.gauges import Gauges
+
+
+async def test_the_lag_of_a_consumer_is_what_lies_behind_its_position(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauges, "REFRESH_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with opened(Database(settings_for(dsn))) as database:
+        project = await new_project(database)
+        log, consumers = EventLog(database, Partitions(database)), ConsumerStore(database)
+        await append(log, project, [new_event() for _ in range(7)])
+        await consumers.hold(Hold(uuid4(), project, "billing"), 2, take_over=False)
+        shown = Gauges(consumers, Hub(LogReader(database)))
+        shown.serve("127.0.0.1", port)
+        with pytest.raises(StartupError, match="Set another NIMBUS_METRICS_PORT"):
+            Gauges(consumers, Hub(LogReader(database))).serve("127.0.0.1", port)
+        refreshing = asyncio.create_task(shown.run())
+        try:
+            labels = f'{{consumer="billing",project_id="{project}"}}'
+            await shows(port, f"nimbus_consumer_lag_events{labels} 5.0", f"nimbus_consumer_active{labels} 1.0")
+            await consumers.ack(project, "billing", 6, rewind=False)
+            await shows(port, f"nimbus_consumer_lag_events{labels} 1.0", "nimbus_streams 0.0")
+        finally:
+            refreshing.cancel()
+            shown.close()
+
+
+async def shows(port: int, *lines: str) -> None:
+    """Wait until all of these lines are shown."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await asyncio.to_thread(requests.get, f"http://127.0.0.1:{port}/metrics", timeout=5)
+            if set(lines) <= set(answer.text.splitlines()):
+                return
