@@ -139,7 +139,9 @@ def test_timestamps_carry_microseconds_so_that_equal_bodies_differ() -> None:
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
 def test_what_is_transient(code: grpc.StatusCode) -> None:
     names = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED"}
-    assert NimbusError(code, "no").transient == (code.name in names)
+    assert NimbusError(code, "no", reason="A_REASON").transient == (code.name in names)
+    # Without a word from Nimbus it was the connection that was cancelled.
+    assert NimbusError(code, "no").transient == (code.name in names | {"CANCELLED"})
 
 
 def test_what_is_too_large_stays_too_large() -> None:

@@ -4,18 +4,21 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import grpc
 from tenacity import Retrying
 
 from nimbus.v1.event_service_pb2_grpc import EventServiceStub
 from nimbus.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from nimbus.v1.stream_service_pb2_grpc import StreamServiceStub
 from nimbus_client import wire
 from nimbus_client.channel import signed_channel
 from nimbus_client.errors import nimbus_errors
 from nimbus_client.events import Event, MetricPoint, Receipt, StoredEvent
+from nimbus_client.progress import subscribe_request
 from nimbus_client.retries import RetryPolicy
+from nimbus_client.subscription import Subscription
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -45,6 +48,7 @@ class Nimbus:
         self._channel = signed_channel(target, key_id, secret, secure=secure, credentials=credentials)
         self._events = EventServiceStub(self._channel)
         self._metrics = MetricsServiceStub(self._channel)
+        self._streams = StreamServiceStub(self._channel)
 
     def send(self, events: Iterable[Event]) -> Receipt:
         """Stores events; they are durable when this returns. More than 1,000 go in several requests, one after another.
@@ -83,6 +87,42 @@ class Nimbus:
         """The newest `limit` events, 200 at most, newest first. The next page starts `after` the last of this one."""
         request = wire.list_request(self._project_id, names, user_id, since, until, props, limit, after)
         return wire.stored_events(self._call(self._events.ListEvents, request))
+
+    def subscribe(
+        self,
+        *,
+        after_seq: int | None = None,
+        start: Literal["latest", "earliest"] = "latest",
+        since: datetime | None = None,
+        names: str | Iterable[str] = (),
+        user_id: str | None = None,
+        props: Mapping[str, object] | None = None,
+        consumer: str | None = None,
+        take_over: bool = False,
+        ack_seconds: float | None = 5.0,
+        deadline_seconds: float | None = None,
+    ) -> Subscription:
+        """The project's events as they come: `for event in nimbus.subscribe()`. It resumes by itself.
+
+        Starts behind `after_seq`, with what was received `since`, or with the `start` of your choice; a `consumer` that
+        has a position starts there. `take_over` ends another stream of that consumer. What is done is acknowledged
+        every `ack_seconds`; None leaves it to `ack`. While Nimbus is away it is tried again for `deadline_seconds`,
+        by default without end. Raises ValueError for arguments that contradict each other.
+        """
+        request = subscribe_request(
+            self._project_id,
+            after_seq=after_seq,
+            start=start,
+            since=since,
+            names=names,
+            user_id=user_id,
+            props=props,
+            consumer=consumer,
+            take_over=take_over,
+        )
+        return Subscription(
+            self._streams, request, self._retry, deadline_seconds=deadline_seconds, ack_seconds=ack_seconds
+        )
 
     def close(self) -> None:
         """Closes the connection."""

@@ -18,6 +18,8 @@ TRANSIENT = frozenset(
         grpc.StatusCode.ABORTED,
     }
 )
+# Without a word from Nimbus: how a connection that breaks under a stream shows.
+LOST = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,14 @@ class NimbusError(Exception):
         """Whether the same call may succeed later."""
         # A message beyond a size limit is RESOURCE_EXHAUSTED too, and stays too large. gRPC says so in words alone.
         too_large = self.reason == "BODY_TOO_LARGE" or "message larger than max" in self.message
-        return self.code in TRANSIENT and not too_large
+        # Who cancels a call of their own gets no error: it was the connection that did.
+        cancelled = self.code is grpc.StatusCode.CANCELLED and not self.reason
+        return (self.code in TRANSIENT and not too_large) or cancelled
+
+    @property
+    def connection_lost(self) -> bool:
+        """Whether it tells of the way to Nimbus and not of the call: a stream that broke may be opened again."""
+        return not self.reason and self.code in LOST
 
 
 def error_from(error: grpc.RpcError) -> NimbusError:

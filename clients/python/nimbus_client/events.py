@@ -63,7 +63,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as Nimbus keeps it; `seq` is its position in the project's log. Numbers in `props` are doubles."""
+    """An event as Nimbus keeps it; `seq` is its position in the project's log.
+
+    Numbers in `props` are doubles in a list, and as they were sent in a subscription.
+    """
 
     id: str
     seq: int
@@ -73,6 +76,14 @@ class StoredEvent:
     ts: datetime
     idempotency_key: str | None
     received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """The next events of a subscription, and the position that is reached with them."""
+
+    events: tuple[StoredEvent, ...]
+    position: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ gRPC's own retries can't do it: they know neither `google.rpc.RetryInfo` nor a d
 signature until it is stale. tenacity runs one policy for both clients.
 """
 
+import random
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 
 from nimbus_client.errors import NimbusError
 
@@ -33,10 +34,15 @@ class RetryPolicy:
 
     def wait(self, state: RetryCallState) -> float:
         """Seconds to wait after the attempt that has just failed."""
-        backoff = wait_random_exponential(multiplier=self.first_wait_seconds, max=self.max_wait_seconds)
         error = state.outcome.exception() if state.outcome else None
+        return self.wait_after(state.attempt_number, error)
+
+    def wait_after(self, failures: int, error: BaseException | None) -> float:
+        """Seconds to wait after so many failures in a row, the last of them with `error`."""
         asked = error.retry_after_seconds if isinstance(error, NimbusError) else None
-        return (asked or 0.0) + backoff(state)
+        # The doublings are bounded where a float ends.
+        longest = min(self.max_wait_seconds, self.first_wait_seconds * 2.0 ** min(failures - 1, 100))
+        return (asked or 0.0) + random.uniform(0.0, longest)  # noqa: S311 - spreads clients, hides nothing
 
     def options(self) -> dict[str, Any]:
         """The arguments of tenacity's `Retrying` and `AsyncRetrying`."""

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from nimbus_client.signing import signature_headers
 
-SERVICES = ("auth", "event", "health", "metrics", "project")
+SERVICES = ("auth", "event", "health", "metrics", "project", "stream")
 
 
 def headers_for(key_id: str, secret: str, method: str, message: str) -> dict[str, str]:

@@ -100,7 +100,7 @@ def metrics_request(
         limit=limit,
         start=timestamp(start, "start") if start else None,
         end=timestamp(end, "end") if end else None,
-        name=_listed(names),
+        name=listed(names),
     )
 
 
@@ -122,7 +122,7 @@ def list_request(
     """The request of `list_events`."""
     return event_pb.ListEventsRequest(
         project_id=project_id,
-        name=_listed(names),
+        name=listed(names),
         user_id=user_id,
         since=timestamp(since, "since") if since else None,
         until=timestamp(until, "until") if until else None,
@@ -135,19 +135,21 @@ def list_request(
 
 def stored_events(response: event_pb.ListEventsResponse) -> list[StoredEvent]:
     """The events of a page."""
-    return [
-        StoredEvent(
-            id=item.id,
-            seq=item.seq,
-            name=item.name,
-            user_id=item.user_id if item.HasField("user_id") else None,
-            props=MessageToDict(item.props),
-            ts=item.ts.ToDatetime(UTC),
-            idempotency_key=item.idempotency_key if item.HasField("idempotency_key") else None,
-            received_at=item.received_at.ToDatetime(UTC),
-        )
-        for item in response.items
-    ]
+    return [stored_event(item) for item in response.items]
+
+
+def stored_event(item: event_pb.StoredEvent) -> StoredEvent:
+    """An event of a page or of a stream."""
+    return StoredEvent(
+        id=item.id,
+        seq=item.seq,
+        name=item.name,
+        user_id=item.user_id if item.HasField("user_id") else None,
+        props=json.loads(item.props_json) if item.HasField("props_json") else MessageToDict(item.props),
+        ts=item.ts.ToDatetime(UTC),
+        idempotency_key=item.idempotency_key if item.HasField("idempotency_key") else None,
+        received_at=item.received_at.ToDatetime(UTC),
+    )
 
 
 def _encode_at(index: int, event: Event) -> event_pb.Event:
@@ -157,5 +159,6 @@ def _encode_at(index: int, event: Event) -> event_pb.Event:
         raise ValueError(f"Event {index} can't be encoded: {error}") from error
 
 
-def _listed(names: str | Iterable[str]) -> list[str]:
+def listed(names: str | Iterable[str]) -> list[str]:
+    """One name, or several, as a list."""
     return [names] if isinstance(names, str) else list(names)
