@@ -115,6 +115,9 @@ def good_values(account: Account) -> dict[str, Any]:
         "events": [{"name": "page_view"}],
         "sent_at": "2026-01-02T03:04:05Z",
         "return_receipts": True,
+        "ttl_seconds": 60,
+        "position": 0,
+        "rewind": True,
     }
 
 

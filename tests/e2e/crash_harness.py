@@ -13,6 +13,7 @@ from crash_check import stored_events, violations
 from crash_killer import Kill, Victim, deaths, defects, kill
 from crash_ledger import Ledger
 from crash_writers import writers
+from own_valkey import Valkey
 
 BACK_SECONDS_MAX = 120.0
 
@@ -58,7 +59,10 @@ class Report:
 
 
 class Crashes:
-    """Run it with `run`, once. Up to `batches` are acknowledged between one kill, when all is well, and the next."""
+    """Run it with `run`, once. Up to `batches` are acknowledged between one kill, when all is well, and the next.
+
+    With each kill a `valkey` is killed too, and comes back when all is well.
+    """
 
     def __init__(
         self,
@@ -67,12 +71,14 @@ class Crashes:
         *,
         projects: int,
         batches: int,
+        valkey: Valkey | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._stack = stack
         self._batches = batches
+        self._valkey = valkey
         self._folder = folder
-        self._accounts: list[Account] = [new_account(stack) for _ in range(projects)]
+        self.accounts: list[Account] = [new_account(stack) for _ in range(projects)]
         self._say = say
         self._stopping = asyncio.Event()
         self._names: list[str] = []
@@ -83,7 +89,7 @@ class Crashes:
         started = time.monotonic()
         with Ledger(self._folder) as ledger:
             async with asyncio.TaskGroup() as group:
-                for name, writing in writers(self._stack, self._accounts, ledger, self._stopping):
+                for name, writing in writers(self._stack, self.accounts, ledger, self._stopping):
                     self._names.append(name)
                     group.create_task(writing)
                 try:
@@ -98,11 +104,15 @@ class Crashes:
     async def _kill(self, victim: Victim, ledger: Ledger) -> None:
         enough = ledger.acked_batches.total() + random.randint(1, self._batches)
         await self._until(lambda: ledger.acked_batches.total() >= enough, "the writers stand still")
+        if self._valkey:
+            self._valkey.kill()
         one = kill(self._stack, victim)
         before = Counter(ledger.acked_batches)
         await self._until(one.is_over, f"{one.name} is not back")
         back_seconds = time.monotonic() - one.at
         await self._everyone_gets_on(ledger, before)
+        if self._valkey:
+            self._valkey.start()
         self._note(one, back_seconds, ledger)
 
     async def _everyone_gets_on(self, ledger: Ledger, before: Counter[str]) -> None:

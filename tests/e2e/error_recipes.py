@@ -130,6 +130,16 @@ RECIPES = {
     ),
     Reason.PROJECT_NOT_FOUND: Recipe("ProjectService.GetProject", _project(str(uuid.uuid4())), _person),
     Reason.ROUTE_NOT_FOUND: Recipe("no such RPC", _no_fields, _person),
+    Reason.CONSUMER_NOT_FOUND: Recipe(
+        "StreamService.DeleteConsumer",
+        lambda world: {"project_id": world.account.project_id, "consumer": "nobody"},
+        _person,
+    ),
+    Reason.POSITION_AHEAD: Recipe(
+        "StreamService.StreamEvents",
+        lambda world: {"project_id": world.account.project_id, "after_seq": 1},
+        lambda world: machine(world.account),
+    ),
     Reason.EMAIL_TAKEN: Recipe("AuthService.Register", _user("correct horse battery"), _anyone),
     Reason.BODY_TOO_LARGE: Recipe("EventService.IngestEvents", _raw(b" " * (16 * 1024 * 1024 + 1)), _person),
 }

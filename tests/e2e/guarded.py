@@ -19,6 +19,12 @@ GOOD_FIELDS: dict[str, dict[str, object]] = {
     "EventService.IngestEvents": {"events": [{"name": "intrusion"}]},
     "EventService.IngestEventStream": {"events": [{"name": "intrusion"}]},
     "EventService.ListEvents": {},
+    "StreamService.SubscribeEvents": {},
+    "StreamService.StreamEvents": {},
+    "StreamService.CreateStreamToken": {},
+    "StreamService.AckPosition": {"consumer": "billing", "position": 1},
+    "StreamService.ListConsumers": {},
+    "StreamService.DeleteConsumer": {"consumer": "billing"},
     "MetricsService.QueryMetrics": {},
 }
 GUARDED = {name: rpc for name, rpc in RPCS.items() if rpc.access not in {ACCESS_PUBLIC, ACCESS_REFRESH}}
@@ -30,7 +36,7 @@ def fields_of(rpc: Rpc, account: Account) -> dict[str, object]:
 
 
 def calls_of(transport: Transport, rpc: Rpc) -> list[Transport]:
-    """The transport, over each of the RPC's routes where it is REST: none for a stream."""
+    """The transport, over each of the RPC's routes where it is REST: some streams have none."""
     if transport is not over_rest:
         return [transport]
     return [lambda *args, binding=binding: over_rest(*args, binding=binding) for binding in rpc.bindings]

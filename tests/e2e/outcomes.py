@@ -10,6 +10,27 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+# What differs from one run of the same calls to the next.
+VOLATILE = {
+    "id",
+    "project_id",
+    "email",
+    "api_key_id",
+    "after_id",
+    "api_key_secret",
+    "access_token",
+    "refresh_token",
+    "created_at",
+    "updated_at",
+    "received_at",
+    "latency_ms",
+    "uptime_seconds",
+    "token",
+    "expires_at",
+    "acked_at",
+    "active",
+}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -79,3 +100,10 @@ def grpc_outcome(response: Message | None, code: int, message: str, trailers: Ma
         return Outcome(None, Failure(code, message), request_id)
     assert (status.code, status.message) == (code, message), "the status and its details disagree"
     return Outcome(None, read_failure(status), request_id)
+
+
+def masked(value: Any) -> Any:
+    """Fields of a response without what differs from one run to the next."""
+    if isinstance(value, dict):
+        return {name: "…" if name in VOLATILE and item != "" else masked(item) for name, item in value.items()}
+    return [masked(item) for item in value] if isinstance(value, list) else value

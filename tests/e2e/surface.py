@@ -29,7 +29,7 @@ class Binding:
 class Rpc:
     """One RPC: `name` as in `EventService.ListEvents`, `wire` as it travels.
 
-    `is_stream` says that requests and responses are streamed; such a one has no REST route.
+    `takes_stream` says that its requests are streamed, and `gives_stream` that its responses are.
     """
 
     name: str
@@ -38,7 +38,8 @@ class Rpc:
     request: type[Message]
     response: type[Message]
     bindings: tuple[Binding, ...]
-    is_stream: bool = False
+    takes_stream: bool = False
+    gives_stream: bool = False
 
     @property
     def fields(self) -> set[str]:
@@ -79,7 +80,8 @@ def _rpc(method: MethodDescriptor) -> Rpc:
         GetMessageClass(method.input_type),
         GetMessageClass(method.output_type),
         _bindings(method),
-        method.client_streaming and method.server_streaming,
+        method.client_streaming,
+        method.server_streaming,
     )
 
 

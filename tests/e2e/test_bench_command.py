@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import psycopg
 import pytest
-from conftest import Account, Stack
+from conftest import STOPS_AT_ONCE, Account, Stack
 
 from nimbus.v1.event_service_pb2 import IngestEventsRequest
 from nimbus_server.bench.events import SLOTS, Requests, as_json, as_proto
@@ -107,7 +107,7 @@ def test_a_server_that_is_not_there_is_one_line(stack: Stack, missing: str) -> N
 
 
 def test_failed_calls_are_counted_by_reason_with_advice(scratch: Path) -> None:
-    limits = {"NIMBUS_RATE_LIMIT_ENABLED": "true", "NIMBUS_RATE_LIMIT_PER_MINUTE": "5"}
+    limits = STOPS_AT_ONCE | {"NIMBUS_RATE_LIMIT_ENABLED": "true", "NIMBUS_RATE_LIMIT_PER_MINUTE": "5"}
     stack = Stack(scratch / "data", limits).start()
     try:
         status, out, _ = bench(stack)

@@ -3,16 +3,20 @@
 Tests take addresses of their own, so that none uses up another's requests.
 """
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Account, Stack, new_account
+from conftest import STOPS_AT_ONCE, Account, Stack, new_account
 from credentials import person
 from outcomes import Answer, rest_failure
 from surface import RPCS
 from transports import over_edge_grpc, over_grpc_web, over_native_grpc, send
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from nimbus_server.errors import Reason
 
@@ -23,7 +27,7 @@ GET_ME = RPCS["AuthService.GetMe"]
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    environment = {
+    environment = STOPS_AT_ONCE | {
         "NIMBUS_RATE_LIMIT_ENABLED": "true",
         "NIMBUS_RATE_LIMIT_PER_MINUTE": str(PER_MINUTE),
         "NIMBUS_ALLOWED_ORIGINS": f"{ALLOWED},{ALSO_ALLOWED}",
@@ -150,9 +154,45 @@ def test_a_page_of_an_allowed_origin_may_read_successes_and_errors(own: Stack) -
         assert {"grpc-status", "grpc-message", "retry-after", "x-request-id"} <= exposed
 
 
+def test_a_page_of_an_allowed_origin_may_read_a_stream(own: Stack, someone: Account) -> None:
+    source = "127.0.0.14"
+    path = f"/v1/events/stream?project_id={someone.project_id}"
+    for origin, leave in ((ALLOWED, ALLOWED), (FOREIGN, None)):
+        answer = send(own, "GET", path, None, {"origin": origin, **someone.bearer}, source)
+        assert answer.status == 200
+        assert answer.headers.get("access-control-allow-origin") == leave
+    assert "last-event-id" in preflight(own, path, ALLOWED, source).headers["access-control-allow-headers"]
+
+
 def test_without_allowed_origins_no_origin_gets_leave(stack: Stack) -> None:
     for answer in (
         preflight(stack, "/v1/events", ALLOWED, "127.0.0.1"),
         send(stack, "GET", "/health", None, {"origin": ALLOWED}),
     ):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+async def opens(stack: Stack, source: str, **options: Any) -> int:
+    """The status with which an attempt to open a WebSocket is answered."""
+    url = f"ws://{stack.edge_target}/ws/projects/x"
+    try:
+        async with connect(url, local_addr=(source, 0), **options):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+async def test_pages_of_allowed_origins_open_websockets_and_so_do_programs(own: Stack, stack: Stack) -> None:
+    source = "127.0.0.12"
+    for origin in (ALLOWED, ALSO_ALLOWED, None):
+        assert await opens(own, source, origin=origin) == 101
+    for origin in (FOREIGN, "null", "https://appxexample.com", f"{ALLOWED}.evil.com"):
+        assert await opens(own, source, origin=origin) == 403
+    assert await opens(stack, source, origin=FOREIGN) == 101, "nobody said which origins are allowed"
+
+
+async def test_websockets_are_limited_like_other_calls(own: Stack) -> None:
+    source = "127.0.0.13"
+    opened = await asyncio.gather(*(opens(own, source) for _ in range(PER_MINUTE)))
+    assert opened == [101] * PER_MINUTE
+    assert await opens(own, source) == 429

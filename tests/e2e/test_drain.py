@@ -18,7 +18,7 @@ def all_workers_take_calls(stack: Stack) -> bool:
         connection.connect(str(stack.data_dir / "run" / "envoy-admin.sock"))
         connection.sendall(b"GET /clusters HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n")
         listed = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
-    return re.findall(r"::health_flags::(\S+)", listed) == ["healthy", "healthy"]
+    return set(re.findall(r"::health_flags::(\S+)", listed)) == {"healthy"}
 
 
 def test_workers_restarted_under_load_fail_no_call_of_the_edge(scratch: Path) -> None:

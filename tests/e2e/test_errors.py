@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from broken_stack import BROKEN, ENVIRONMENT, list_projects, locked, without_table
-from conftest import Account, Stack, new_account
+from conftest import STOPS_AT_ONCE, Account, Stack, new_account
+from consumer_recipes import CONSUMER_RECIPES
 from credentials import machine, person
 from error_recipes import RECIPES, World
 from google.rpc.code_pb2 import RESOURCE_EXHAUSTED, UNIMPLEMENTED
@@ -22,6 +23,7 @@ from nimbus_server.rpc.status import TABLE
 # Provoked on a stack that limits rates, by test_configured_edge.py.
 ELSEWHERE = {Reason.RATE_LIMITED}
 WAITING_HELPS = {
+    Reason.CONSUMER_BUSY,
     Reason.RATE_LIMITED,
     Reason.OVERLOADED,
     Reason.STORAGE_UNAVAILABLE,
@@ -37,7 +39,7 @@ def own() -> Iterator[World]:
     """A stack to break, with one worker and little patience."""
     with tempfile.TemporaryDirectory(prefix="nimbus-") as folder:
         Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "data", ENVIRONMENT, ("--workers", "1")).start()
+        stack = Stack(Path(folder) / "data", STOPS_AT_ONCE | ENVIRONMENT, ("--workers", "1")).start()
         yield World(stack, new_account(stack))
         stack.stop()
 
@@ -60,7 +62,9 @@ def check(outcome: Outcome, reason: Reason, violations: tuple[str, ...] = ()) ->
 
 
 def test_each_reason_of_a_call_has_a_recipe() -> None:
-    assert RECIPES.keys() | BROKEN.keys() | ELSEWHERE == {r for r in Reason if TABLE[r].http is not None}
+    assert RECIPES.keys() | BROKEN.keys() | CONSUMER_RECIPES.keys() | ELSEWHERE == {
+        r for r in Reason if TABLE[r].http is not None
+    }
 
 
 @pytest.mark.parametrize("reason", RECIPES)
@@ -74,6 +78,14 @@ def test_rest_says_why_a_call_fails(stack: Stack, account: Account, reason: Reas
 def test_grpc_says_the_same(stack: Stack, account: Account, reason: Reason, transport: Transport) -> None:
     recipe = RECIPES[reason]
     check(recipe.follow(transport, World(stack, account)), reason, recipe.violations)
+
+
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize("reason", CONSUMER_RECIPES)
+def test_one_of_two_streams_of_a_consumer_is_told_why(
+    stack: Stack, account: Account, reason: Reason, edge: bool
+) -> None:
+    check(CONSUMER_RECIPES[reason](stack.edge_target if edge else stack.grpc_target, account), reason)
 
 
 @pytest.mark.parametrize("transport", [over_native_grpc, over_edge_grpc])

@@ -139,11 +139,12 @@ async def test_a_stream_needs_a_signature_over_its_first_message(stack: Stack) -
             assert await stream.reason() == reason
 
 
-async def test_a_rotated_key_ends_its_streams(stack: Stack) -> None:
+@pytest.mark.parametrize("name", ["n", ""], ids=["valid", "refused"])
+async def test_a_rotated_key_ends_its_streams(stack: Stack, name: str) -> None:
     account = new_account(stack)
     async with opened(stack.grpc_target, account, batch(account, "1")) as stream:
         await rest("POST", f"{stack.url}/v1/projects/{account.project_id}/rotate-key", account)
-        await stream.send(batch(account, "2"))
+        await stream.send(batch(account, events=[pb.Event(name=name)]))
         assert await stream.reason() == "API_KEY_UNKNOWN"
 
 

@@ -13,7 +13,7 @@ import grpc
 import psycopg
 import pytest
 import requests
-from conftest import Account, Stack, new_account
+from conftest import STOPS_AT_ONCE, Account, Stack, new_account
 from google.rpc import error_details_pb2, status_pb2
 from test_supervision import processes, wait_until
 
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 2.5
 def own() -> Iterator[Stack]:
     path = Path(tempfile.mkdtemp(prefix="nimbus-"))
     path.chmod(0o755)
-    environment = {"NIMBUS_WORKERS": "1", "NIMBUS_REQUEST_TIMEOUT_SECONDS": str(PATIENCE_SECONDS)}
+    environment = STOPS_AT_ONCE | {"NIMBUS_WORKERS": "1", "NIMBUS_REQUEST_TIMEOUT_SECONDS": str(PATIENCE_SECONDS)}
     stack = Stack(path / "data", environment).start()
     yield stack
     stack.stop()

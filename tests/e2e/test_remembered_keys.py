@@ -21,11 +21,18 @@ KEY = {"name": "paid", "user_id": "ada", "idempotency_key": "order-7"}
 CALLS = 24
 
 
-def calls(stack: Stack, account: Account, key_id: str, secret: str) -> list[Outcome]:
-    fields = {"project_id": account.project_id, "events": [{"name": "x"}]}
+def calls(stack: Stack, account: Account, key_id: str, secret: str, name: str = "x") -> list[Outcome]:
+    fields = {"project_id": account.project_id, "events": [{"name": name}]}
     ways = [over_rest, over_native_grpc] * (CALLS // 2)
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda way: way(stack, INGEST, fields, signed(key_id, secret)), ways))
+
+
+def refused_as_unknown(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        assert outcome.failure is not None
+        assert outcome.failure.reason == Reason.API_KEY_UNKNOWN
+        assert outcome.answer is None or outcome.answer.status == 401
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -35,13 +42,17 @@ def test_a_key_in_use_is_refused_by_every_worker_once_it_is_rotated(stack: Stack
         assert [outcome.response.accepted for outcome in calls(stack, account, *key)] == [1] * CALLS
         stored += CALLS
         rotated = send(stack, "POST", f"/v1/projects/{account.project_id}/rotate-keys", b"", account.bearer).json
-        for outcome in calls(stack, account, *key):
-            assert outcome.failure is not None
-            assert outcome.failure.reason == Reason.API_KEY_UNKNOWN
-            assert outcome.answer is None or outcome.answer.status == 401
+        refused_as_unknown(calls(stack, account, *key))
         key = rotated["api_key_id"], rotated["api_key_secret"]
     listed = over_rest(stack, LIST, {"project_id": account.project_id}, signed(*key)).response
     assert listed.count == stored
+
+
+def test_a_rotated_key_is_refused_also_where_no_event_could_be_stored(stack: Stack, account: Account) -> None:
+    key = account.api_key_id, account.api_key_secret
+    assert [outcome.response.rejected for outcome in calls(stack, account, *key, name="")] == [1] * CALLS
+    send(stack, "POST", f"/v1/projects/{account.project_id}/rotate-keys", b"", account.bearer)
+    refused_as_unknown(calls(stack, account, *key, name=""))
 
 
 def test_what_was_sent_with_a_key_before_its_end_is_not_sent_again_with_it(stack: Stack, account: Account) -> None:

@@ -4,15 +4,17 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from broken_stack import wait_until
 from conftest import Account, Stack, new_account
 from credentials import machine, nobody, person
 from guarded import GOOD_FIELDS, GUARDED, WAYS, failures, fields_of
 from surface import RPCS
 from transports import Transport, over_native_grpc, over_rest
 
-from nimbus.v1.access_pb2 import ACCESS_PROJECT, ACCESS_PUBLIC
+from nimbus.v1.access_pb2 import ACCESS_PROJECT, ACCESS_PUBLIC, ACCESS_STREAM
 from nimbus_server.errors import Reason
 
+FOR_KEYS = {ACCESS_PROJECT, ACCESS_STREAM}
 # What needs credentials but names no project: each speaks of the caller alone, as the tests below show.
 OF_THE_CALLER = {
     "AuthService.Refresh",
@@ -32,16 +34,21 @@ def everything_of(stack: Stack, account: Account) -> list[object]:
             ("ProjectService.GetProject", person),
             ("EventService.ListEvents", machine),
             ("MetricsService.QueryMetrics", machine),
+            ("StreamService.ListConsumers", machine),
         )
     ]
 
 
 @pytest.fixture
 def owner(stack: Stack) -> Account:
-    """Someone with an event in their project."""
+    """Someone with an event in their project, and a consumer."""
     account = new_account(stack)
     events = {"project_id": account.project_id, "events": [{"name": "secret plan", "user_id": "ada"}]}
     assert over_rest(stack, RPCS["EventService.IngestEvents"], events, machine(account)).response.accepted == 1
+    project = {"project_id": account.project_id}
+    over_native_grpc(stack, RPCS["StreamService.SubscribeEvents"], project | {"consumer": "billing"}, person(account))
+    listing = RPCS["StreamService.ListConsumers"]
+    wait_until(lambda: not over_rest(stack, listing, project, person(account)).response.items[0].active)
     return account
 
 
@@ -63,14 +70,14 @@ def test_a_stranger_finds_no_project_and_changes_nothing(
         assert failure.reason == Reason.PROJECT_NOT_FOUND
     for failure in failures(transport, stack, rpc, theirs, nobody):
         assert failure.reason == Reason.CREDENTIALS_MISSING
-    expected = Reason.PROJECT_MISMATCH if rpc.access == ACCESS_PROJECT else Reason.CREDENTIALS_MISSING
+    expected = Reason.PROJECT_MISMATCH if rpc.access in FOR_KEYS else Reason.CREDENTIALS_MISSING
     for failure in failures(transport, stack, rpc, theirs, machine(account)):
         assert failure.reason == expected
     assert everything_of(stack, owner) == before
 
 
 @pytest.mark.parametrize("transport", WAYS)
-@pytest.mark.parametrize("name", [name for name, rpc in GUARDED.items() if rpc.access == ACCESS_PROJECT])
+@pytest.mark.parametrize("name", [name for name, rpc in GUARDED.items() if rpc.access in FOR_KEYS])
 def test_the_key_of_ones_other_project_opens_nothing(
     stack: Stack, owner: Account, name: str, transport: Transport
 ) -> None:
@@ -108,6 +115,6 @@ def test_a_deleted_project_is_gone_for_its_owner_and_its_key(stack: Stack, owner
         if "project_id" in rpc.fields:
             for failure in failures(transport, stack, rpc, fields_of(rpc, owner), person(owner)):
                 assert failure.reason == Reason.PROJECT_NOT_FOUND, name
-        if rpc.access == ACCESS_PROJECT:
+        if rpc.access in FOR_KEYS:
             for failure in failures(transport, stack, rpc, fields_of(rpc, owner), machine(owner)):
                 assert failure.reason == Reason.API_KEY_UNKNOWN, name

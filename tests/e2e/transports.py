@@ -23,23 +23,36 @@ MESSAGE_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_metadata_
 
 Fields = Mapping[str, Any]
 Transport = Callable[..., Outcome]
+Enough = Callable[[bytes], bool]
 
 
-def read_response(connection: socket.socket, method: str | None = None) -> Answer:
+def read_response(connection: socket.socket, method: str | None = None, enough: Enough | None = None) -> Answer:
+    """One response: of server-sent events, which never end, the first one, and else up to what is `enough`."""
     response = http.client.HTTPResponse(connection, method=method)
     response.begin()
     with response:
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, response.read())
+        if headers.get("content-type") == "text/event-stream":
+            enough = _one_event
+        if enough is None:
+            return Answer(response.status, headers, response.read())
+        body = b""
+        while not enough(body) and (more := response.read1()):
+            body += more
+        return Answer(response.status, headers, body)
 
 
-def send_raw(stack: Stack, request: bytes, source: str = "127.0.0.1") -> Answer:
-    """Send bytes to the edge as they are, and read one response."""
+def _one_event(body: bytes) -> bool:
+    return body.endswith(b"\n\n")
+
+
+def send_raw(stack: Stack, request: bytes, source: str = "127.0.0.1", enough: Enough | None = None) -> Answer:
+    """Send bytes to the edge as they are, and read one response, or what is enough of it."""
     host, _, port = stack.edge_target.partition(":")
     with socket.create_connection((host, int(port)), TIMEOUT_SECONDS, (source, 0)) as connection:
         with suppress(OSError):  # answered before all was sent
             connection.sendall(request)
-        return read_response(connection, request.split(b" ", 1)[0].decode(errors="replace"))
+        return read_response(connection, request.split(b" ", 1)[0].decode(errors="replace"), enough)
 
 
 def send(
@@ -49,12 +62,13 @@ def send(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     source: str = "127.0.0.1",
+    enough: Enough | None = None,
 ) -> Answer:
     """One HTTP/1.1 request, the path as it is given."""
     length = {} if body is None else {"content-length": str(len(body))}
     fields = {"host": stack.edge_target, **length, **(headers or {})}
     head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return send_raw(stack, head.encode() + b"\r\n" + (body or b""), source)
+    return send_raw(stack, head.encode() + b"\r\n" + (body or b""), source, enough)
 
 
 def rest_request(rpc: Rpc, fields: Fields | bytes, binding: Binding | None = None) -> tuple[str, str, bytes | None]:
@@ -82,6 +96,10 @@ def rest_outcome(rpc: Rpc, answer: Answer) -> Outcome:
     request_id = answer.headers.get("x-request-id")
     if answer.status != 200:
         return Outcome(None, rest_failure(answer), request_id, answer)
+    if rpc.gives_stream:
+        assert answer.headers["content-type"] == "text/event-stream"
+        response = rpc.response(content_type="text/event-stream", data=answer.body)
+        return Outcome(response, None, request_id, answer)
     assert answer.headers["content-type"] == "application/json"
     return Outcome(json_format.ParseDict(answer.json, rpc.response()), None, request_id, answer)
 
@@ -96,16 +114,20 @@ def encoded(rpc: Rpc, fields: Fields | Message | bytes) -> bytes:
 def over_grpc(
     target: str, rpc: Rpc, fields: Fields | Message | bytes, credentials: Credentials = nobody, **metadata: str
 ) -> Outcome:
-    """A stream is sent one message, and must answer with one. Names in `metadata` have underscores for dashes."""
+    """A stream is left after its first response. Names in `metadata` have underscores for dashes."""
     body = encoded(rpc, fields)
     given = {name.replace("_", "-"): value for name, value in metadata.items()}
     headers = tuple((credentials("POST", rpc.wire, body) | given).items())
     with grpc.insecure_channel(target, MESSAGE_OPTIONS) as channel:
         try:
-            if rpc.is_stream:
+            if rpc.takes_stream:
                 stream = channel.stream_stream(rpc.wire, response_deserializer=rpc.response.FromString)
                 call = stream(iter([body]), timeout=TIMEOUT_SECONDS, metadata=headers)
-                (response,) = call
+                (response,) = call  # to the one message there is
+            elif rpc.gives_stream:
+                method = channel.unary_stream(rpc.wire, response_deserializer=rpc.response.FromString)
+                response = next(method(body, timeout=TIMEOUT_SECONDS, metadata=headers))
+                return grpc_outcome(response, 0, "", {})
             else:
                 method = channel.unary_unary(rpc.wire, response_deserializer=rpc.response.FromString)
                 response, call = method.with_call(body, timeout=TIMEOUT_SECONDS, metadata=headers)
@@ -135,9 +157,15 @@ def _grpc_web(stack: Stack, rpc: Rpc, fields: Fields, credentials: Credentials, 
     """github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md, by hand."""
     body = encoded(rpc, fields)
     frame = struct.pack(">BI", 0, len(body)) + body
-    kind = "application/grpc-web-text" if text else "application/grpc-web+proto"
+    kind = f"application/grpc-web{'-text' if text else '+proto'}"
     headers = {"content-type": kind, "accept": kind, "x-grpc-web": "1", **credentials("POST", rpc.wire, body)}
-    answer = send(stack, "POST", rpc.wire, base64.b64encode(frame) if text else frame, headers)
+
+    def has_message(answered: bytes) -> bool:
+        got = _decoded_pieces(answered) if text else answered
+        return len(got) >= 5 and len(got) >= 5 + int.from_bytes(got[1:5]) and not got[0] & 0x80
+
+    enough, sent = has_message if rpc.gives_stream else None, base64.b64encode(frame) if text else frame
+    answer = send(stack, "POST", rpc.wire, sent, headers, enough=enough)
     response, trailers = None, answer.headers
     if answer.status != 200:  # refused by Envoy, before it was taken for gRPC-web
         rest, trailers["grpc-message"] = b"", answer.body.decode()
@@ -150,6 +178,7 @@ def _grpc_web(stack: Stack, rpc: Rpc, fields: Fields, credentials: Credentials, 
             trailers = dict(line.split(":", 1) for line in part.decode().splitlines())
         else:
             response = rpc.response.FromString(part)
+    trailers.setdefault("grpc-status", "0" if enough else "")  # there is none where a stream was left
     details = trailers.get("grpc-status-details-bin", "")
     found = {**trailers, "grpc-status-details-bin": base64.b64decode(details + "=" * (-len(details) % 4))}
     return grpc_outcome(response, int(trailers["grpc-status"]), unquote(trailers.get("grpc-message", "")), found)
@@ -157,7 +186,7 @@ def _grpc_web(stack: Stack, rpc: Rpc, fields: Fields, credentials: Credentials, 
 
 def _decoded_pieces(text: bytes) -> bytes:
     """The bytes in base64 that was padded piece by piece."""
-    return b"".join(base64.b64decode(text[i : i + 4]) for i in range(0, len(text), 4))
+    return b"".join(base64.b64decode(text[i : i + 4]) for i in range(0, len(text) - 3, 4))
 
 
 TRANSPORTS: dict[str, Transport] = {

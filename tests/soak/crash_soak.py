@@ -1,4 +1,7 @@
-"""`make soak`: kills parts of a stack at random for long, and ends with 1 where an event was lost or stored twice."""
+"""`make soak`: kills parts of a stack at random for long, and ends with 1 where an event was lost or came twice.
+
+Writers send by every way in while subscribers follow by every way out.
+"""
 
 import argparse
 import asyncio
@@ -8,12 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from conftest import Stack
 from crash_harness import Crashes, Report
 from crash_killer import Victim
+from crash_subscribers import followed, subscribers
+from own_valkey import Valkey
 
 PROJECTS = 3
 BATCHES = 300
@@ -28,12 +34,20 @@ def victims(kills: int, seconds: float) -> Iterator[Victim]:
 
 
 async def soak(folder: Path, kills: int, seconds: float) -> Report:
-    stack = Stack(folder / "data", {"NIMBUS_WORKERS": "2"}).start()
-    try:
-        crashes = Crashes(stack, folder / "ledger", projects=PROJECTS, batches=BATCHES, say=partial(print, flush=True))
-        return await crashes.run(victims(kills, seconds))
-    finally:
-        stack.stop()
+    with Valkey(folder) as valkey:
+        stack = Stack(folder / "data", {"NIMBUS_WORKERS": "2", "NIMBUS_REDIS_URL": valkey.url}).start()
+        try:
+            say = partial(print, flush=True)
+            crashes = Crashes(stack, folder / "ledger", projects=PROJECTS, batches=BATCHES, valkey=valkey, say=say)
+            readers = subscribers(stack, crashes.accounts)
+            running = asyncio.create_task(crashes.run(victims(kills, seconds)))
+            found = await followed(stack, readers, running)
+        finally:
+            stack.stop()
+    report = await running
+    opened = {"streams opened": sum(reader.streams for reader in readers)}
+    print(opened, *(line for reader in readers for line in reader.wrong[:10]), sep="\n")
+    return replace(report, violations=report.violations | found)
 
 
 def main() -> int:
