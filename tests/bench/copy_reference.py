@@ -11,7 +11,7 @@ from nimbus_server.bench.events import Requests, as_json
 from nimbus_server.bench.load import Result
 from nimbus_server.clock import micros, now
 from nimbus_server.ingest import identity
-from nimbus_server.ingest.copy_rows import COPY_EVENTS, HEADER, TRAILER, head
+from nimbus_server.ingest.copy_rows import COPY_EVENTS, HEADER, TRAILER, rows
 from nimbus_server.ingest.decode import Origin
 from nimbus_server.ingest.decode_json import decode_json
 from nimbus_server.postgres.migrate import migrate
@@ -58,12 +58,12 @@ class CopyReference:
 def _copies(count: int) -> list[bytes]:
     received_at, project_id = micros(now()), uuid4()
     origin = Origin(received_at, received_at, identity.fresh(received_at), repeatable=False)
-    requests, seq, copies = Requests(as_json, str(project_id), REQUEST_EVENTS), 0, []
+    requests, seq, copies = Requests(as_json, str(project_id), REQUEST_EVENTS), 1, []
     for _ in range(count):
-        rows = [HEADER]
+        parts = [HEADER]
         for _ in range(ROWS_A_COPY // REQUEST_EVENTS):
-            for event in decode_json(orjson.loads(requests.next())["events"], origin).events:
-                seq += 1
-                rows.append(head(project_id.bytes, event.ts, event.id, seq, received_at) + event.texts)
-        copies.append(b"".join(rows) + TRAILER)
+            events = decode_json(orjson.loads(requests.next())["events"], origin).events
+            parts += rows(project_id.bytes, events, seq, received_at)
+            seq += len(events)
+        copies.append(b"".join(parts) + TRAILER)
     return copies

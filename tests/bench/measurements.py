@@ -2,20 +2,23 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from uuid import uuid4
 
-import orjson
 import psutil
 from conftest import Stack
+from deliveries import delay_of_many, delay_of_one, delay_of_ten_projects, delivery_rate
 from goals import P50, P99, RATE, Figure, compare
 from lab import Lab, Turn, new_target, say, settle
+from subscribers import open_streams, stuck_streams, subscription
 
 from nimbus_server.bench.calls import grpc_ingest, rest_ingest
-from nimbus_server.bench.events import Requests, SentEvent, as_json, as_proto
+from nimbus_server.bench.events import Requests, as_json, as_proto
 from nimbus_server.bench.load import FailedError, Result, Send, drive
 from nimbus_server.bench.scenarios import hourly_counts
 from nimbus_server.bench.target import Target
 
 Sends = AbstractAsyncContextManager[list[Send]]
+IDLE, STUCK = 1000, 10
 BATCH, IN_FLIGHT, CONNECTIONS = 1000, 8, 100
 MEGABYTE = 1_000_000
 # Points at which memory is read, and the seconds that the way to each may take.
@@ -37,26 +40,23 @@ def rest_single(target: Target) -> Sends:
 
 @asynccontextmanager
 async def rest_refused(target: Target) -> AsyncIterator[list[Send]]:
-    """Single events without a name: they take the same way, up to the log."""
+    """Single events for a project that isn't the key's: they take the same way, up to the queue.
 
-    def encode(project_id: str, events: list[SentEvent]) -> bytes:
-        request = orjson.loads(as_json(project_id, events))
-        for event in request["events"]:
-            event["name"] = ""
-        return orjson.dumps(request)
+    Events that are all refused won't do: their key is checked by a commit.
+    """
 
     def answered(send: Send) -> Send:
         async def call() -> int:
             try:
                 return await send()
             except FailedError as error:
-                if error.reason != "FIELD_REQUIRED":
+                if error.reason != "PROJECT_MISMATCH":
                     raise
                 return 1
 
         return call
 
-    async with rest_ingest(target, Requests(encode, target.project_id, 1), CONNECTIONS) as sends:
+    async with rest_ingest(target, Requests(as_json, str(uuid4()), 1), CONNECTIONS) as sends:
         yield [answered(send) for send in sends]
 
 
@@ -152,6 +152,25 @@ async def hourly_latency(lab: Lab) -> Figure:
     return figure
 
 
+async def beside_streams(lab: Lab) -> Figure:
+    async def turn() -> Result:
+        settle(lab.stack, emptied=True)
+        target = new_target(lab.stack)
+        idle = [subscription(target, name="never") for _ in range(IDLE)]
+        async with (
+            open_streams(target.grpc_target, idle, lambda _number, _message: None),
+            stuck_streams(target, STUCK),
+            rest_single(target) as sends,
+        ):
+            return await drive(sends, lab.effort.seconds)
+
+    name = f"ingest, REST, 1 event a request, beside {IDLE:,} idle subscribers and {STUCK} that never read"
+    references, results = await lab.alternate(name, into_empty_table(lab, rest_single), turn)
+    figure = compare(name, P99, "without them", references, results)
+    figure.expect("≤ 1.25", figure.ratio <= 1.25)
+    return figure
+
+
 async def memory(lab: Lab) -> Figure:
     stack = lab.start("memory", "--workers", "1")
     target, part = new_target(stack), lab.effort.events // MEMORY_POINTS
@@ -182,4 +201,9 @@ MEASUREMENTS: dict[str, Callable[[Lab], Awaitable[Figure]]] = {
     "stored": stored_rate,
     "hourly": hourly_latency,
     "memory": memory,
+    "deliveries": delivery_rate,
+    "beside": beside_streams,
+    "delay": delay_of_one,
+    "delay1000": delay_of_many,
+    "delay10x100": delay_of_ten_projects,
 }
