@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from nimbus_server.errors import NimbusError, Reason, storage_unavailable
+from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.importer.source import Block
 from nimbus_server.ingest.commit import Append, Stored
 from nimbus_server.ingest.store import EventLog
@@ -59,7 +59,7 @@ async def _store(log: EventLog, append: Append) -> int:
     (outcome,) = await log.append([append])
     if isinstance(outcome, Stored):
         return len(outcome.events)
-    raise outcome or storage_unavailable()
+    raise outcome
 
 
 def _until_storage_is_back(away: Callable[[], None], patience_seconds: float) -> AsyncRetrying:

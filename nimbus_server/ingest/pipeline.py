@@ -12,8 +12,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 from nimbus_server.errors import NimbusError, overloaded, storage_unavailable
 from nimbus_server.ingest.commit import Append, Stored
 from nimbus_server.ingest.decode import Batch, Origin
-from nimbus_server.ingest.event import Refusal
 from nimbus_server.ingest.queue import Queue, Waiting
+from nimbus_server.ingest.receipt import Receipt
 from nimbus_server.ingest.store import EventLog
 
 log = structlog.get_logger(__name__)
@@ -32,19 +32,6 @@ COMMIT_INTERVAL_SECONDS = 0.01
 EVENT_OVERHEAD_BYTES = 300
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a batch: accepted + duplicates + refused is the number of events in it.
-
-    `stored` are the indexes of the accepted events with their positions.
-    """
-
-    accepted: int
-    duplicates: int
-    refusals: list[Refusal]
-    stored: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +103,10 @@ class Ingest:
 
     async def receipt(self, submitted: "Submitted") -> Receipt:
         """What became of the batch, after its commit. Raises what `store` does."""
-        batch = submitted.batch
         try:
-            stored = await _in_time(submitted.until, submitted.waiting.outcome)
+            return Receipt(submitted.batch, await _in_time(submitted.until, submitted.waiting.outcome))
         finally:
             self.abandon(submitted)
-        positions = {event.place: seq for seq, event in enumerate(stored.events, start=stored.first_seq)}
-        return Receipt(len(positions), len(batch.events) - len(positions), batch.refusals, positions)
 
     def abandon(self, submitted: "Submitted") -> None:
         """Take a batch out of the queue, unless it is being committed; what became of it is of no interest."""
@@ -147,7 +131,6 @@ class Ingest:
                 await self._work.wait()
                 self._work.clear()
                 while free := self._free_projects():
-                    await self._linger()
                     held = await self._commit_when_storage_is_there(free, wait=False)
                     for project_id in held:
                         self._wait_apart(project_id)
@@ -189,6 +172,7 @@ class Ingest:
             self._work.set()
 
     async def _commit_when_storage_is_there(self, project_ids: list[UUID], *, wait: bool) -> set[UUID]:
+        await self._linger()
         held: set[UUID] = set()
         async for attempt in _until_storage_is_back():
             with attempt:
@@ -197,12 +181,17 @@ class Ingest:
 
     async def _commit(self, project_ids: list[UUID], *, wait: bool) -> set[UUID]:
         """Commit what waits for these projects, and return those whose logs are held by others unless it `wait`s."""
-        taken = self._queue.take(project_ids)
-        self._last_commit_appends = len(taken)
-        if not taken:
-            return set()
+        taken: list[Waiting] = []
+        held = set(project_ids)
+
+        def take(free: Collection[UUID]) -> list[Append]:
+            self._queue.put_back(taken)
+            taken[:] = self._queue.take(free)
+            held.difference_update(free)
+            return [one.append for one in taken]
+
         try:
-            outcomes = await self._log.append([one.append for one in taken], wait=wait)
+            outcomes = await self._log.commit(project_ids, take, wait=wait)
         except (NimbusError, asyncio.CancelledError):
             self._queue.put_back(taken)
             raise
@@ -210,17 +199,15 @@ class Ingest:
             # A defect, that one append brings about: the others shall not suffer.
             log.exception("defect in a commit", appends=len(taken))
             await self._commit_one_by_one(taken)
-            return set()
-        held = [one for one, outcome in zip(taken, outcomes, strict=True) if outcome is None]
-        self._queue.put_back(held)
-        grown = set()
-        for one, outcome in zip(taken, outcomes, strict=True):
-            if outcome is not None:
-                _resolve(one, outcome)
-            if isinstance(outcome, Stored) and outcome.events:
-                grown.add(one.append.project_id)
-        self._on_commit(grown)
-        return {one.append.project_id for one in held}
+            return held
+        finally:
+            self._last_commit_appends = len(taken)
+        for one in taken:
+            _resolve(one, outcomes[one.append])
+        self._on_commit(
+            {a.project_id for a, outcome in outcomes.items() if isinstance(outcome, Stored) and outcome.events}
+        )
+        return held
 
     async def _commit_one_by_one(self, taken: list[Waiting]) -> None:
         for one in taken:
@@ -228,7 +215,7 @@ class Ingest:
                 continue
             try:
                 (outcome,) = await self._log.append([one.append])
-                _resolve(one, outcome or storage_unavailable())
+                _resolve(one, outcome)
                 self._on_commit([one.append.project_id])
             except Exception as error:  # noqa: BLE001 - it goes to the caller whose append it is
                 _resolve(one, error)

@@ -12,8 +12,9 @@ from nimbus_server.errors import Reason, field_error, worker_unavailable
 from nimbus_server.ingest.compression import unpack
 from nimbus_server.ingest.decode_json import decode_json, parse_json
 from nimbus_server.ingest.decode_proto import decode_proto
-from nimbus_server.ingest.pipeline import Ingest, Receipt, Submitted
+from nimbus_server.ingest.pipeline import Ingest, Submitted
 from nimbus_server.ingest.reading import ReadBatch, Reader, SentBatch
+from nimbus_server.ingest.receipt import Receipt
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.rpc.call import current_call
 from nimbus_server.rpc.fields import time_field, uuid_field

@@ -1,6 +1,6 @@
 """Appends to the logs of projects in PostgreSQL: many requests in one commit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from uuid import UUID
@@ -18,6 +18,9 @@ from nimbus_server.postgres.partitions import Partitions, month_of
 LOCK_STREAMS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s) ORDER BY project_id FOR UPDATE"
 LOCK_FREE_STREAMS = f"{LOCK_STREAMS} SKIP LOCKED"
 KEYS_IN_FORCE = "SELECT id FROM api_keys WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > now())"
+
+# What to append, given the projects for which it can be.
+Take = Callable[[Collection[UUID]], Sequence[Append]]
 
 # COPY can't skip what is stored already: it fails. After a repeat has turned up in a project, so many of its next
 # commits look for more of them before they COPY, and fewer where none are found.
@@ -53,50 +56,59 @@ class EventLog:
         """Make the partitions that the events need. Raises what Database.transaction does."""
         await self._partitions.ensure(_months(events))
 
-    async def append(self, appends: Sequence[Append], *, wait: bool = True) -> list[Stored | NimbusError | None]:
-        """Store the events that are not stored yet, in one commit, and say of each append what became of it.
+    async def append(self, appends: Sequence[Append]) -> list[Stored | NimbusError]:
+        """As `commit`, with what becomes of each of these."""
+        outcomes = await self.commit({append.project_id for append in appends}, lambda _: appends)
+        return [outcomes[append] for append in appends]
 
-        None says that somebody else holds the log, and nothing was done; with `wait` it is waited for. The partitions
-        must have been made. Raises what Database.transaction does; then nothing is stored, or it is not known whether.
+    async def commit(
+        self, project_ids: Collection[UUID], take: Take, *, wait: bool = True
+    ) -> dict[Append, Stored | NimbusError]:
+        """Store what `take` gives for these projects and is not stored yet, in one commit.
+
+        Logs that somebody else holds are left aside, or with `wait` waited for. `take` is asked only then, with those
+        projects that it may give something for, so that it can give all that has come meanwhile; and again where a
+        repeat spoils the commit. The partitions must have been made. Raises what Database.transaction does; then
+        nothing is stored, or it is not known whether.
         """
         try:
             # A repeat in any of the logs has all of them looked through next time; but one that others held meanwhile
             # may be free only then.
-            for _ in {append.project_id for append in appends}:
+            for _ in project_ids:
                 with suppress(_RepeatError):
-                    return await self._append(appends, wait=wait)
-            return await self._append(appends, wait=wait)
+                    return await self._commit(project_ids, take, wait=wait)
+            return await self._commit(project_ids, take, wait=wait)
         except _PartitionMissingError as error:
             self._partitions.forget()
             await self.make_partitions(error.events)
             raise storage_unavailable() from None
 
-    async def _append(self, appends: Sequence[Append], *, wait: bool) -> list[Stored | NimbusError | None]:
-        projects = list({append.project_id for append in appends})
-        keys = list({append.key_id for append in appends if append.key_id is not None})
-
-        async def begin(connection: Connection, _: AsyncExitStack) -> tuple[dict[UUID, int], set[str]]:
-            async with connection.pipeline():
-                locked = await connection.execute(LOCK_STREAMS if wait else LOCK_FREE_STREAMS, (projects,))
-                # After the lock, so that no key is taken that was rotated away while this waited.
-                in_force = await connection.execute(KEYS_IN_FORCE, (keys,))
-            return dict(await locked.fetchall()), {key for (key,) in await in_force.fetchall()}
+    async def _commit(
+        self, project_ids: Collection[UUID], take: Take, *, wait: bool
+    ) -> dict[Append, Stored | NimbusError]:
+        async def begin(connection: Connection, _: AsyncExitStack) -> dict[UUID, int]:
+            locked = await connection.execute(LOCK_STREAMS if wait else LOCK_FREE_STREAMS, (list(project_ids),))
+            return dict(await locked.fetchall())
 
         plans: dict[UUID, list[Plan]] = {}
-        refused: dict[Append, NimbusError] = {}
-        async with self._database.begun_by(begin) as (connection, (last_seqs, keys_in_force)):
+        outcomes: dict[Append, Stored | NimbusError] = {}
+        async with self._database.begun_by(begin) as (connection, last_seqs):
+            appends = take(project_ids if wait else last_seqs)
+            # Only now, so that no key is taken that was rotated away before its request came.
+            keys_in_force = await _keys_in_force(connection, appends)
             for append in appends:
                 if append.key_id is not None and append.key_id not in keys_in_force:
-                    refused[append] = api_key_unknown()
+                    outcomes[append] = api_key_unknown()
                 elif append.project_id in last_seqs:
                     plans.setdefault(append.project_id, []).append(Plan(append, append.events))
-                elif wait:
-                    refused[append] = project_not_found()
+                else:
+                    outcomes[append] = project_not_found()
             await self._write(
                 connection, {p: Commit(connection, p, last_seqs[p], of_project) for p, of_project in plans.items()}
             )
-        stored = {plan.append: Stored(plan.first_seq, plan.events) for each in plans.values() for plan in each}
-        return [stored.get(append) or refused.get(append) for append in appends]
+        for plan in (plan for of_project in plans.values() for plan in of_project):
+            outcomes[plan.append] = Stored(plan.first_seq, plan.events)
+        return outcomes
 
     async def _write(self, connection: Connection, commits: dict[UUID, Commit]) -> None:
         for project_id, commit in commits.items():
@@ -115,6 +127,13 @@ class EventLog:
                 raise
             self._looks.update(dict.fromkeys(commits, LOOKS_AFTER_REPEAT))
             raise _RepeatError from None
+
+
+async def _keys_in_force(connection: Connection, appends: Sequence[Append]) -> set[str]:
+    keys = list({append.key_id for append in appends if append.key_id is not None})
+    if not keys:
+        return set()
+    return {key for (key,) in await (await connection.execute(KEYS_IN_FORCE, (keys,))).fetchall()}
 
 
 def _months(events: Iterable[NewEvent]) -> set[datetime]:

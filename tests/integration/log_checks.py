@@ -15,7 +15,8 @@ from nimbus_server.events.store import Cursor, EventReader, LoggedEvent
 from nimbus_server.ingest import identity
 from nimbus_server.ingest.decode import Batch, Origin
 from nimbus_server.ingest.decode_json import decode_json
-from nimbus_server.ingest.pipeline import Ingest, Receipt
+from nimbus_server.ingest.pipeline import Ingest
+from nimbus_server.ingest.receipt import Receipt
 from nimbus_server.postgres.database import Database
 
 WITH_ONE_DATABASE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

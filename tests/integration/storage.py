@@ -93,7 +93,7 @@ async def append(log: EventLog, project: UUID, events: list[NewEvent], received_
     await log.make_partitions(events)
     (stored,) = await log.append([Append(project, None, events, micros(received_at))])
     if not isinstance(stored, Stored):
-        raise stored or AssertionError("held, though it was to be waited for")
+        raise stored
     return len(stored.events)
 
 

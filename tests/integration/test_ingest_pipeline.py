@@ -9,7 +9,7 @@ from storage import NOW, Count, counts_of, log_of, new_project, opened, origin_o
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.ingest.decode_json import decode_json
-from nimbus_server.ingest.pipeline import Receipt
+from nimbus_server.ingest.receipt import Receipt
 from nimbus_server.postgres.database import Database
 
 ORIGIN = origin_of()

@@ -14,7 +14,8 @@ from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.ingest.copy_rows import NULL, jsonb, text
 from nimbus_server.ingest.decode import Batch
 from nimbus_server.ingest.event import NewEvent
-from nimbus_server.ingest.pipeline import Ingest, Receipt
+from nimbus_server.ingest.pipeline import Ingest
+from nimbus_server.ingest.receipt import Receipt
 from nimbus_server.postgres.database import Database
 from nimbus_server.projects.store import ProjectStore
 

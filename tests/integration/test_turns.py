@@ -9,7 +9,8 @@ import psycopg
 from storage import log_of, new_event, new_project, opened, origin_of, running_ingest, settings_for
 
 from nimbus_server.ingest.decode import Batch
-from nimbus_server.ingest.pipeline import LANES_MAX, Ingest, Receipt
+from nimbus_server.ingest.pipeline import LANES_MAX, Ingest
+from nimbus_server.ingest.receipt import Receipt
 from nimbus_server.postgres.database import Database
 
 LOCKED = (
@@ -86,3 +87,20 @@ async def test_events_of_a_project_stay_in_the_order_in_which_they_were_submitte
             after = [await ingest.submit(project, Batch([new_event()], []), origin_of()) for _ in range(5)]
         receipts = [await ingest.receipt(one) for one in before + after]
         assert [list(receipt.stored.values()) for receipt in receipts] == [[seq] for seq in range(2, 12)]
+
+
+async def test_what_comes_while_a_log_is_held_goes_into_the_commit_that_waits_for_it(dsn: str) -> None:
+    async with opened(Database(settings_for(dsn))) as database, running_ingest(database) as ingest:
+        project = await new_project(database)
+        assert (await send(ingest, project)).accepted == 1
+        async with held(dsn, [project]):
+            waiting = [asyncio.create_task(send(ingest, project))]
+            await until_waiting(dsn, 1)
+            waiting += [asyncio.create_task(send(ingest, project)) for _ in range(9)]
+            await asyncio.sleep(0)
+        assert [list(receipt.stored.values()) for receipt in await asyncio.gather(*waiting)] == [
+            [n] for n in range(2, 12)
+        ]
+        async with database.transaction() as connection:
+            query = "SELECT count(DISTINCT xmin::text) FROM events WHERE project_id = %s AND seq > 1"
+            assert await (await connection.execute(query, (project,))).fetchone() == (1,)
