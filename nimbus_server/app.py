@@ -85,7 +85,7 @@ class Worker:
         consumers = ConsumerStore(self._database)
         self._hub = Hub(LogReader(self._database))
         self._rights = Rights(accounts, self._projects, consumers, now)
-        self._wakeups = Wakeups(self._hub, _bus(settings, self._database))
+        self._wakeups = Wakeups(self._hub, _bus(settings))
         self._gauges = Gauges(consumers, self._hub)
         self._metrics_address = (settings.bind_address, settings.metrics_port) if settings.metrics_port else None
         self._ingest = Ingest(EventLog(self._database, self._partitions), self._wakeups.committed)
@@ -163,9 +163,9 @@ class Worker:
         await self._database.close()
 
 
-def _bus(settings: Settings, database: Database) -> Bus:
+def _bus(settings: Settings) -> Bus:
     if settings.redis_url is None:
-        return PostgresBus(settings, database)
+        return PostgresBus(settings)
     return RedisBus(settings.redis_url.get_secret_value(), settings.redis_pool_size)
 
 

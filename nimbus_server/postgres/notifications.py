@@ -5,33 +5,32 @@ from contextlib import suppress
 from uuid import UUID
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
-from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.database import Connection
 from nimbus_server.settings import Settings
 
 CHANNEL = "nimbus_log"
-# Nothing is lost with it: polling finds what was committed.
-NOT_DURABLE = "SET LOCAL synchronous_commit = off"
 NOTIFY = "SELECT pg_notify(%s, project_id) FROM unnest(%s::text[]) AS project_id"
+# Nothing is lost with what is not on the disk yet: polling finds what was committed.
+OPTIONS = "-c synchronous_commit=off"
 
 
 class PostgresBus:
-    """Carries wake-ups over the database that is there anyway. One connection a process listens."""
+    """Carries wake-ups over the database that is there anyway: one connection a process listens, and one tells."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._dsn = settings.database_url.get_secret_value() if settings.database_url else ""
-        self._database = database
+        self._teller: Connection | None = None
 
     async def publish(self, project_ids: Collection[UUID]) -> None:
-        """Tell of them, outside of whatever was committed.
-
-        Raises ConnectionError, and what Database.transaction does.
-        """
+        """Tell of them, outside of whatever was committed. Raises ConnectionError."""
         try:
-            async with self._database.transaction() as connection, connection.pipeline():
-                await connection.execute(NOT_DURABLE)
-                await connection.execute(NOTIFY, (CHANNEL, [project_id.hex for project_id in project_ids]))
+            if self._teller is None:
+                self._teller = await self._connect("nimbus teller")
+            await self._teller.execute(NOTIFY, (CHANNEL, [project_id.hex for project_id in project_ids]), prepare=True)
         except psycopg.Error as error:  # its queue is full, say, because somebody listens and does not read
+            await self.close()
             raise ConnectionError(str(error).strip()) from error
 
     async def listen(self) -> AsyncIterator[UUID | None]:
@@ -40,9 +39,7 @@ class PostgresBus:
         Raises ConnectionError.
         """
         try:
-            async with await psycopg.AsyncConnection.connect(
-                self._dsn, autocommit=True, application_name="nimbus listener", keepalives_idle=10, connect_timeout=5
-            ) as connection:
+            async with await self._connect("nimbus listener") as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
                 yield None
                 async for notification in connection.notifies():
@@ -52,4 +49,18 @@ class PostgresBus:
             raise ConnectionError(str(error).strip()) from error
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Close the connection that tells."""
+        if self._teller is not None:
+            teller, self._teller = self._teller, None
+            await teller.close()
+
+    async def _connect(self, name: str) -> Connection:
+        # In autocommit: a statement is all that there is to a wake-up.
+        return await psycopg.AsyncConnection.connect(
+            self._dsn,
+            autocommit=True,
+            application_name=name,
+            options=f"{conninfo_to_dict(self._dsn).get('options') or ''} {OPTIONS}".strip(),
+            keepalives_idle=10,
+            connect_timeout=5,
+        )

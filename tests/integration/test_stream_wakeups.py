@@ -90,7 +90,7 @@ async def pair(
             request.node.valkey = stack.enter_context(Valkey(scratch))
             buses: list[Bus] = [RedisBus(request.node.valkey.url, 4) for _ in range(2)]
         else:
-            buses = [PostgresBus(settings_for(dsn), database) for _ in range(2)]
+            buses = [PostgresBus(settings_for(dsn)) for _ in range(2)]
         writer, reader = (process(database, bus) for bus in buses)
         for one in (writer, reader):
             stack.push_async_callback(one.wakeups.close)
