@@ -18,17 +18,23 @@ import requests
 
 pytest_plugins = ["databases"]
 
-# Data folders lie in memory where there is room for them: what a kill -9 can take is the same there, and no test cuts
-# the power, so all that the disk would add is waiting for it.
 MEMORY, MEMORY_BYTES_MIN = Path("/dev/shm"), 4 * 1024**3  # noqa: S108 - mkdtemp makes the folders in it
-if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
-    tempfile.tempdir = str(MEMORY)
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 # A person's password hash takes a quarter of a second at the cost of production.
 ENVIRONMENT = {"NIMBUS_ENVIRONMENT": "test", "NIMBUS_BCRYPT_COST": "4", "NIMBUS_DRAIN_SECONDS": "5"}
 # For stacks that nobody calls any more when they stop: not to wait until the edge has noticed saves two seconds.
 STOPS_AT_ONCE = {"NIMBUS_DRAIN_SECONDS": "0"}
+
+
+def pytest_configure() -> None:
+    """Have data folders lie in memory where there is room for them.
+
+    What a kill -9 can take is the same there, and no test cuts the power: all that the disk would add is waiting.
+    A benchmark, which imports this module and is no test, stays on the disk.
+    """
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
+        tempfile.tempdir = str(MEMORY)
 
 
 @dataclass

@@ -240,10 +240,12 @@ async def test_an_attempt_without_an_answer_is_given_up_and_repeated(run: Run, s
 
 @pytest.mark.asyncio
 async def test_retries_end_at_the_deadline_with_the_last_error(run: Run, server: Server) -> None:
-    server.answers = [Failure(grpc.StatusCode.UNAVAILABLE, message="away")] * 1_000
+    # Time for two attempts, and for the second one to be answered.
+    asked = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=600_000_000))
+    server.answers = [Failure(grpc.StatusCode.UNAVAILABLE, (asked,), "away")] * 1_000
     with pytest.raises(NimbusError, match="UNAVAILABLE: away"):
-        await run("send", [Event("a")], retry=RetryPolicy(0.1, 5, 0.02, 0.02))
-    assert len(server.calls) > 1
+        await run("send", [Event("a")], retry=RetryPolicy(1.0, 5, 0.02, 0.02))
+    assert len(server.calls) == 2
 
 
 @pytest.mark.asyncio
