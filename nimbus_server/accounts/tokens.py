@@ -24,6 +24,14 @@ class TokenKind(StrEnum):
     STREAM = "stream"
 
 
+# How to come by one of each kind.
+GETTING = {
+    TokenKind.ACCESS: "This call takes an access token: refresh yours, or log in.",
+    TokenKind.REFRESH: "This call takes a refresh token: log in to get one.",
+    TokenKind.STREAM: "`token` takes one of POST /v1/projects/{project_id}/stream-token (CreateStreamToken).",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
     """Who a token speaks for: the user, the session, and the id of the token itself, which ends at `expires_at`."""
@@ -115,16 +123,18 @@ class Tokens:
                 issuer=ISSUER,
                 # `iat` may lie ahead where another host's clock does.
                 options={
-                    "require": ["exp", "iat", "iss", "aud", "sub", "jti", "typ", *also_required],
+                    "require": ["exp", "iat", "iss", "aud", "sub", "jti", "typ"],
                     "verify_iat": False,
                 },
             )
         except jwt.ExpiredSignatureError:
-            raise token_expired() from None
+            raise token_expired(kind) from None
         except jwt.InvalidTokenError:
             raise _invalid() from None
         if claims["typ"] != kind:
-            raise NimbusError(Reason.TOKEN_INVALID, f"This call takes the {kind} token, and this is another kind.")
+            raise NimbusError(Reason.TOKEN_INVALID, f"This is another kind of token. {GETTING[kind]}")
+        if not claims.keys() >= set(also_required):
+            raise _invalid()
         return claims
 
     def _encode(self, kind: TokenKind, subject: str, token_id: UUID, ttl_seconds: int, others: dict[str, str]) -> str:
@@ -142,9 +152,9 @@ class Tokens:
         return jwt.encode(claims, self._secret, algorithm=self._algorithm)
 
 
-def token_expired() -> NimbusError:
+def token_expired(kind: TokenKind = TokenKind.ACCESS) -> NimbusError:
     """A token's time is over."""
-    return NimbusError(Reason.TOKEN_EXPIRED, "The token has expired. Refresh it, or log in again.")
+    return NimbusError(Reason.TOKEN_EXPIRED, f"The token has expired. {GETTING[kind]}")
 
 
 def _invalid() -> NimbusError:

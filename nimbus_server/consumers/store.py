@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import class_row
 
-from nimbus_server.errors import NimbusError, Reason, consumer_not_found, field_error, position_ahead
+from nimbus_server.errors import NimbusError, Reason, consumer_not_found, field_error, position_ahead, project_not_found
 from nimbus_server.postgres.database import Connection, Database
 
 # A holder that is not heard of for so long is gone: its worker died, or lost the database.
@@ -34,9 +35,9 @@ RETURNING c.holder
 """
 RELEASE = "UPDATE consumers SET holder = NULL WHERE project_id = %s AND holder = %s"
 ACK = """
-UPDATE consumers SET position = CASE WHEN %(rewind)s THEN %(position)s ELSE greatest(position, %(position)s) END,
-                     acked_at = now()
+UPDATE consumers SET position = %(position)s, acked_at = now()
 WHERE project_id = %(project_id)s AND name = %(name)s
+  AND (position < %(position)s OR (position > %(position)s AND %(rewind)s))
 """
 SELECT = """
 SELECT c.name, c.position, greatest(s.last_seq - c.position, 0) AS lag,
@@ -100,12 +101,15 @@ class ConsumerStore:
     async def hold(self, hold: Hold, position: int, *, take_over: bool) -> int:
         """Take the consumer, made at `position` where it is new, and say how far it is.
 
-        Raises NimbusError with CONSUMER_BUSY where somebody else holds it, unless they are to be taken over from, and
-        FIELD_INVALID where it is new and there are LIST_MAX others.
+        Raises NimbusError with CONSUMER_BUSY where somebody else holds it, unless they are to be taken over from,
+        FIELD_INVALID where it is new and there are LIST_MAX others, and PROJECT_NOT_FOUND.
         """
         which = {"project_id": hold.project_id, "name": hold.name, "position": position, "most": LIST_MAX}
         async with self._database.transaction() as connection:
-            await connection.execute(INSERT, which)
+            try:
+                await connection.execute(INSERT, which)
+            except psycopg.errors.ForeignKeyViolation:
+                raise project_not_found() from None
             values = which | {"holder": hold.id, "seconds": HOLD_SECONDS, "take_over": take_over}
             row = await (await connection.execute(HOLD, values)).fetchone()
             if row is None and not await _exists(connection, hold):
@@ -117,7 +121,8 @@ class ConsumerStore:
             if row is None:
                 raise NimbusError(
                     Reason.CONSUMER_BUSY,
-                    f"The consumer {hold.name} has a stream open. Wait until it ends, or take it over.",
+                    f"The consumer {hold.name} has a stream open. Wait until it ends, or open yours with "
+                    "consumer_conflict to take it over.",
                     retry_after_seconds=1.0,
                 )
             return int(row[0])

@@ -197,9 +197,10 @@ class Ingest:
             raise
         except Exception:
             # A defect, that one append brings about: the others shall not suffer.
+            taken = taken or self._queue.take(project_ids)
             log.exception("defect in a commit", appends=len(taken))
             await self._commit_one_by_one(taken)
-            return held
+            return set()
         finally:
             self._last_commit_appends = len(taken)
         for one in taken:

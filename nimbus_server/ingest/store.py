@@ -17,7 +17,8 @@ from nimbus_server.postgres.partitions import Partitions, month_of
 # Locked first and held to the end: positions are given out in the order of commits.
 LOCK_STREAMS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s) ORDER BY project_id FOR UPDATE"
 LOCK_FREE_STREAMS = f"{LOCK_STREAMS} SKIP LOCKED"
-KEYS_IN_FORCE = "SELECT id FROM api_keys WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > now())"
+# By the clock: to PostgreSQL now() is when the transaction began, and that was before it waited for the log.
+KEYS_IN_FORCE = "SELECT id FROM api_keys WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > clock_timestamp())"
 
 # What to append, given the projects for which it can be.
 Take = Callable[[Collection[UUID]], Sequence[Append]]

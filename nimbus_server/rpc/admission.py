@@ -58,5 +58,8 @@ def _what_is_needed(rpc: Rpc) -> str:
         return "This call needs `authorization: Bearer` with a refresh token."
     if rpc.access in FOR_MACHINES:
         headers = ", ".join(SIGNATURE_HEADERS)
-        return f"This call needs a signature in {headers}, or `authorization: Bearer` with an access token."
+        by_token = (
+            "" if rpc.access != Access.ACCESS_STREAM else ", or `token` in the query with one of CreateStreamToken"
+        )
+        return f"This call needs a signature in {headers}, or `authorization: Bearer` with an access token{by_token}."
     return "This call needs `authorization: Bearer` with an access token. Log in to get one."

@@ -10,6 +10,9 @@ from nimbus_server.errors import Reason, field_error
 from nimbus_server.ingest.event import PROPS_BYTES_MAX, EventRefusedError
 from nimbus_server.ingest.props import encode_props, parse_props
 
+# What is wanted of props, each number, text, list and object counted: all of it is looked for in all of every event.
+PROPS_WANTED_MAX = 20
+
 
 def uuid_field(name: str, value: str) -> UUID:
     """The UUID in a required field. Raises NimbusError with FIELD_REQUIRED or FIELD_INVALID."""
@@ -27,7 +30,7 @@ def text_field(name: str, value: str, length_max: int, *, may_be_blank: bool = F
     Raises NimbusError with FIELD_REQUIRED, FIELD_TOO_LONG or FIELD_INVALID.
     """
     if not (value if may_be_blank else value.strip()):
-        raise field_error(Reason.FIELD_REQUIRED, name, f"{name} is required.")
+        raise field_error(Reason.FIELD_REQUIRED, name, f"{name} must not be empty.")
     if len(value) > length_max:
         raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} must have at most {length_max} characters.")
     if "\0" in value:
@@ -59,7 +62,15 @@ def props_field(text: str) -> dict[str, object] | None:
         raise field_error(
             Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have."
         ) from None
+    if _count(props) > PROPS_WANTED_MAX:
+        raise field_error(Reason.FIELD_TOO_LONG, "props", f"props may ask for at most {PROPS_WANTED_MAX} values.")
     return props
+
+
+def _count(value: object) -> int:
+    """The values within a value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(1 + _count(one) for one in inner)
 
 
 def int_field(name: str, value: int, lowest: int, highest: int) -> int:

@@ -3,13 +3,13 @@
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from uuid import UUID
 
 import structlog
 
-from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.errors import NimbusError
 from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page
 from nimbus_server.stream.store import LogReader
@@ -27,11 +27,13 @@ SHARED_BYTES_MAX = 1024 * 1024
 class Feed:
     """A ring of the newest pages, without a gap between them, for subscribers that keep up.
 
-    One that falls behind its `start` reads the log itself. `on_page` is called whenever a page has been added, and says
-    for how many seconds to let more come before the next one.
+    One that falls behind its `start` reads the log itself. `on_page` is called whenever a page has been added, to wake
+    subscribers, and says for how many seconds to let more come before the next one.
     """
 
-    def __init__(self, reader: LogReader, project_id: UUID, position: int, on_page: Callable[[Page], float]) -> None:
+    def __init__(
+        self, reader: LogReader, project_id: UUID, position: int, on_page: Callable[[Page], Awaitable[float]]
+    ) -> None:
         self.project_id = project_id
         self.start = self.end = position
         self._reader = reader
@@ -84,11 +86,29 @@ class Feed:
         return page if last == page.last else Page(self.project_id, position, last, events)
 
     def shrink(self, bytes_max: int) -> None:
-        """Forget the oldest pages, now and later, while all take more than this; the newest stays."""
+        """Forget the oldest pages, now and later, while all take more than this; the newest stays until `tidy`."""
         self._size_max = bytes_max
-        while self._size > bytes_max and len(self._pages) > 1:
+        self._forget(1)
+
+    def tidy(self) -> None:
+        """Forget the newest page too, where that alone takes too much, and what was put together for those behind.
+
+        Whoever waited for it has long taken it.
+        """
+        self._shared.clear()
+        self._forget(0)
+
+    def go_back(self, position: int) -> None:
+        """Begin anew at a position that lies before the end: the database has lost what came behind it."""
+        self._pages.clear()
+        self._shared.clear()
+        self._size = 0
+        self.start = self.end = position
+
+    def _forget(self, keep: int) -> None:
+        while self._size > self._size_max and len(self._pages) > keep:
             oldest = self._pages.popleft()
-            oldest.on_growth = _forget
+            oldest.on_growth = _of_no_interest
             self._size -= oldest.size
             self.start = oldest.last
 
@@ -101,9 +121,8 @@ class Feed:
             self._work.clear()
             try:
                 await self._catch_up()
-            except NimbusError as error:
-                if error.reason is Reason.PROJECT_NOT_FOUND:
-                    return  # who watches over rights tells the subscribers
+            except NimbusError:
+                pass  # where the project is gone for good, who watches over rights tells the subscribers
             except Exception:
                 # Without it the subscribers would wait for ever, and nobody would know why.
                 log.exception("defect in a feed", project_id=str(self.project_id))
@@ -117,24 +136,25 @@ class Feed:
         limit, more = BATCH_EVENTS_MAX, True
         while more:
             await asyncio.sleep(self._next_at - loop.time())
-            found = await self._reader.page(self.project_id, self.end, EVERYTHING, limit)
-            if found.position == self.end or self._closed:
+            after = self.end
+            found = await self._reader.page(self.project_id, after, EVERYTHING, limit)
+            if found.position == after or self.end != after or self._closed:
                 return
-            seconds = self._add(Page(self.project_id, self.end, found.position, found.events, self._grow))
-            self._next_at = loop.time() + seconds
+            page = Page(self.project_id, after, found.position, found.events, self._grow)
+            self._add(page)
+            self._next_at = loop.time() + await self._on_page(page)
             limit, more = found.limit_behind(BATCH_EVENTS_MAX), found.more
 
-    def _add(self, page: Page) -> float:
+    def _add(self, page: Page) -> None:
         self._pages.append(page)
         self._size += page.size
         self.end = page.last
         self._shared.clear()
-        return self._on_page(page)
 
     def _grow(self, growth: int) -> None:
         self._size += growth
-        self.shrink(self._size_max)
+        self._forget(1)
 
 
-def _forget(_growth: int) -> None:
+def _of_no_interest(_growth: int) -> None:
     pass

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import structlog
+
 from nimbus_server.errors import NimbusError, Reason, position_ahead, worker_unavailable
-from nimbus_server.stream.feed import Feed
+from nimbus_server.stream.feed import EVERYTHING, Feed
 from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page, Shape
 from nimbus_server.stream.store import LogReader
 from nimbus_server.stream.subscription import Subscription
+
+log = structlog.get_logger(__name__)
 
 # Beneath the wake-ups: what a lost one costs at most.
 POLL_SECONDS = 1.0
@@ -21,13 +25,15 @@ TICK_SECONDS = 1.0
 # Of the pages that all feeds keep together.
 RING_BYTES_MAX = 64 * 1024 * 1024
 SUBSCRIBERS_MAX = 10_000
-# Of those that a page is looked through for at a time; whoever has another one does so when it is their turn.
-FILTERS_AT_ONCE = 100
+# What one project may have of them, so that the others always find room.
+PROJECT_SHARE = 0.5
 # To all subscribers of a project together; about what a process can send. Where one is read by very many, more comes of
 # waiting a little for more events a message than of more messages.
 MESSAGES_PER_SECOND_MAX = 5_000
 # Readers of stored pages at a time: each takes a connection and, while it encodes, the processor.
 REPLAYS_MAX = 4
+# Of them for one project, whose pages may take long to find.
+PROJECT_REPLAYS_MAX = 2
 # How far times of arrival may be out of order: the longest wait for a commit, and clocks of several hosts.
 ARRIVAL_DISORDER = timedelta(seconds=15)
 # Before every event, and yet no time at which there are none earlier.
@@ -46,6 +52,7 @@ class Start:
 class _Channel:
     feed: Feed
     task: asyncio.Task[None]
+    replays: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROJECT_REPLAYS_MAX))
     subscriptions: set[Subscription] = field(default_factory=set)
 
 
@@ -86,10 +93,12 @@ class Hub:
         last_seq = 0 if project_id in self._channels else await self._reader.last_seq(project_id)
         if self._draining:
             raise worker_unavailable()
-        if self._count >= SUBSCRIBERS_MAX:
+        of_project = len(self._channels[project_id].subscriptions) if project_id in self._channels else 0
+        if self._count >= SUBSCRIBERS_MAX or of_project >= SUBSCRIBERS_MAX * PROJECT_SHARE:
             raise NimbusError(
                 Reason.OVERLOADED,
-                f"This worker has {SUBSCRIBERS_MAX} streams open, and takes no more. Try again.",
+                f"This worker has {self._count} streams open, {of_project} of them of this project, and takes no more. "
+                "Try again: another worker may.",
                 retry_after_seconds=1.0,
             )
         if project_id not in self._channels:
@@ -97,7 +106,8 @@ class Hub:
             # here at once, most of them lack no more than that, and each of them would have to read it.
             self._open(project_id, max(0, last_seq - BATCH_EVENTS_MAX))
         channel = self._channels[project_id]
-        subscription = Subscription(channel.feed, self._reader, self._replays, shape, position, heartbeat_seconds)
+        turns = channel.replays, self._replays
+        subscription = Subscription(channel.feed, self._reader, turns, shape, position, heartbeat_seconds)
         channel.subscriptions.add(subscription)
         self._count += 1
         try:
@@ -142,6 +152,7 @@ class Hub:
             await asyncio.sleep(TICK_SECONDS)
             for channel in self._channels.values():
                 channel.feed.shrink(RING_BYTES_MAX // len(self._channels))
+                channel.feed.tidy()
                 for subscription in channel.subscriptions:
                     subscription.tick(loop.time(), TICK_SECONDS)
 
@@ -151,22 +162,37 @@ class Hub:
             await self._look()
 
     async def _look(self) -> None:
-        if not self._channels:
+        # As they were before it is asked: what is read meanwhile is no sign of anything.
+        ends = {project_id: channel.feed.end for project_id, channel in self._channels.items()}
+        if not ends:
             return
         try:
-            last_seqs = await self._reader.last_seqs(list(self._channels))
+            last_seqs = await self._reader.last_seqs(list(ends))
         except NimbusError:
             return  # the database is away; its own log line says so
+        except Exception:
+            log.exception("logs could not be polled")
+            return
         for project_id, last_seq in last_seqs.items():
             channel = self._channels.get(project_id)
-            if channel and channel.feed.end < last_seq:
+            if channel is None:
+                continue
+            if channel.feed.end < last_seq:
                 channel.feed.wake()
+            elif ends[project_id] > last_seq:
+                self._end_behind(channel, ends[project_id], last_seq)
+
+    def _end_behind(self, channel: _Channel, end: int, last_seq: int) -> None:
+        """The database was restored, or another one has taken its place: what was sent is not in the log any more."""
+        log.warning("a log has lost its end", project_id=str(channel.feed.project_id), last_seq=last_seq, before=end)
+        for subscription in channel.subscriptions:
+            subscription.end(position_ahead(end, last_seq))
+        channel.feed.go_back(last_seq)
 
     def _open(self, project_id: UUID, position: int) -> None:
-        def on_page(page: Page) -> float:
+        async def on_page(page: Page) -> float:
             channel.feed.shrink(RING_BYTES_MAX // len(self._channels))
-            _offer(page, channel.subscriptions)
-            return len(channel.subscriptions) / MESSAGES_PER_SECOND_MAX
+            return await _offer(page, channel.subscriptions) / MESSAGES_PER_SECOND_MAX
 
         feed = Feed(self._reader, project_id, position, on_page)
         channel = _Channel(feed, asyncio.create_task(feed.run()))
@@ -180,13 +206,18 @@ class Hub:
         del self._channels[project_id]
 
 
-def _offer(page: Page, subscriptions: Iterable[Subscription]) -> None:
-    """Wake those for whom there is something in a page, once for each filter, and let the others pass over it."""
-    found: dict[EventFilter, bool] = {}
+async def _offer(page: Page, subscriptions: Iterable[Subscription]) -> int:
+    """Wake those for whom there is something in a page, let the others pass over it, and say how many were woken."""
+    of_filter: dict[EventFilter, list[Subscription]] = {}
     for subscription in subscriptions:
-        which = subscription.filter
-        matches = found.get(which)
-        if matches is None and len(found) < FILTERS_AT_ONCE:
-            matches = found[which] = any(map(which.matches, page.events))
-        if matches is not False or not subscription.passes_over(page):
-            subscription.wake()
+        of_filter.setdefault(subscription.filter, []).append(subscription)
+    for_all = of_filter.pop(EVERYTHING, [])
+    for subscription in for_all:
+        subscription.wake()
+    woken = len(for_all)
+    for which, matching in (await page.match(of_filter)).items():
+        for subscription in of_filter[which]:
+            if matching or not subscription.passes_over(page):
+                subscription.wake()
+        woken += len(of_filter[which]) if matching else 0
+    return woken

@@ -1,26 +1,33 @@
 """A stretch of a log, encoded once for all who want it in the same shape."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 from uuid import UUID
 
 from nimbus_server.stream.event import StreamedEvent
-from nimbus_server.stream.filter import EventFilter
+from nimbus_server.stream.filter import EventFilter, Props
 
 # Of the events in a message. What one reader makes the server hold is a few of these.
 MESSAGE_BYTES_MAX = 128 * 1024
 BATCH_EVENTS_MAX = 500
-# More of them are encoded in a thread, so that others get their turn.
+# More than so many of them, or of so many bytes, are encoded in a thread, so that others get their turn.
 EVENTS_AT_ONCE = 50
+BYTES_AT_ONCE = 128 * 1024
+# Two at a time: one that takes long keeps nobody else waiting, and more would only take Python from each other.
+_threads = ThreadPoolExecutor(2, "pages")
+# For which events are compared with filters before others get their turn.
+MATCH_SECONDS = 0.002
 # What an event takes in memory beside its props.
 EVENT_OVERHEAD_BYTES = 700
 # Of a page in all shapes together: in more of them than that it is encoded anew for each reader.
 ENCODED_BYTES_MAX = 4 * 1024 * 1024
-# What a shape takes in memory in which nothing of a page is sent.
+# What a shape takes in memory in which nothing of a page is sent, and what a filter does that lets nothing through.
 SHAPE_OVERHEAD_BYTES = 500
+FILTER_OVERHEAD_BYTES = 150
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class Message(NamedTuple):
 class Page:
     """The events of a log behind position `after` up to `last`, or those of them that a filter lets through.
 
-    `size` is about how many bytes it takes, with what is encoded of it; `on_growth` is told by how much that grows.
+    `matching` is what is known of which of them a filter lets through. `size` is about how many bytes all of it takes,
+    with what is encoded; `on_growth` is told by how much that grows.
     """
 
     project_id: UUID
@@ -70,6 +78,7 @@ class Page:
     last: int
     events: Sequence[StreamedEvent]
     on_growth: Callable[[int], None] = lambda _: None
+    matching: dict[EventFilter, Sequence[StreamedEvent]] = field(default_factory=dict)
     size: int = field(init=False)
     _encoded: dict[Shape, list[Message]] = field(init=False, default_factory=dict)
     _encoding: dict[Shape, asyncio.Task[list[Message]]] = field(init=False, default_factory=dict)
@@ -82,12 +91,29 @@ class Page:
         """What of it lies behind a position."""
         return Page(self.project_id, position, self.last, [e for e in self.events if e.seq > position])
 
+    async def match(self, filters: Iterable[EventFilter]) -> Mapping[EventFilter, Sequence[StreamedEvent]]:
+        """Which events each of the filters lets through, found out for all of them together."""
+        found: dict[EventFilter, list[StreamedEvent]] = {which: [] for which in filters}
+        clock = asyncio.get_running_loop().time
+        until = clock() + MATCH_SECONDS
+        for event in self.events:
+            props = Props(event.props_json)
+            for which, events in found.items():
+                if which.matches(event, props):
+                    events.append(event)
+                if clock() > until:
+                    await asyncio.sleep(0)
+                    until = clock() + MATCH_SECONDS
+        self.matching.update(found)
+        self._grow(sum(FILTER_OVERHEAD_BYTES + 8 * len(events) for events in found.values()))
+        return found
+
     async def messages(self, shape: Shape) -> list[Message]:
         """The page in a shape: none where nothing matches."""
         messages = self._encoded.get(shape)
         if messages is not None:
             return messages
-        if len(self.events) <= EVENTS_AT_ONCE:
+        if len(self.events) <= EVENTS_AT_ONCE and self.size <= BYTES_AT_ONCE:
             return self._keep(shape, self._encode(shape))
         encoding = self._encoding.get(shape)
         if encoding is None:
@@ -97,7 +123,8 @@ class Page:
 
     async def _encode_apart(self, shape: Shape) -> list[Message]:
         try:
-            return self._keep(shape, await asyncio.to_thread(self._encode, shape))
+            loop = asyncio.get_running_loop()
+            return self._keep(shape, await loop.run_in_executor(_threads, self._encode, shape))
         finally:
             del self._encoding[shape]
 
@@ -106,12 +133,17 @@ class Page:
         if self._encoded_bytes + growth <= ENCODED_BYTES_MAX:
             self._encoded[shape] = messages
             self._encoded_bytes += growth
-            self.size += growth
-            self.on_growth(growth)
+            self._grow(growth)
         return messages
 
+    def _grow(self, growth: int) -> None:
+        self.size += growth
+        self.on_growth(growth)
+
     def _encode(self, shape: Shape) -> list[Message]:
-        matching = [event for event in self.events if shape.filter.matches(event)]
+        matching = self.matching.get(shape.filter)
+        if matching is None:
+            matching = [event for event in self.events if shape.filter.matches(event, Props(event.props_json))]
         parts = list(in_parts(matching, shape.batch_events_max))
         # The last one reaches the end of the page, whatever does not match there.
         reached = [*(part[-1].seq for part in parts[:-1]), self.last]

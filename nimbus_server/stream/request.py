@@ -146,5 +146,15 @@ def _heartbeat_seconds(seconds: int) -> int:
     return int_field("heartbeat_seconds", seconds or HEARTBEAT_SECONDS, 1, HEARTBEAT_SECONDS)
 
 
+def consumer_field(name: str) -> str:
+    """The name of a consumer.
+
+    In a path `.` and `..` are no names, but lead elsewhere: to delete the consumer `..` would delete its project.
+    """
+    if name in {".", ".."}:
+        raise field_error(Reason.FIELD_INVALID, "consumer", "consumer must not be . or .., which mean something else.")
+    return text_field("consumer", name, CONSUMER_LENGTH_MAX)
+
+
 def _named(consumer: str, *, take_over: bool) -> Named:
-    return Named(text_field("consumer", consumer, CONSUMER_LENGTH_MAX), take_over=take_over)
+    return Named(consumer_field(consumer), take_over=take_over)

@@ -1,9 +1,10 @@
 """Ends streams whose callers have lost the right to them: a stream is let in once, and may last for months."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 from uuid import UUID
 
 import structlog
@@ -13,21 +14,32 @@ from nimbus_server.accounts.caller import Caller, Machine
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import token_expired
 from nimbus_server.clock import Clock
-from nimbus_server.consumers.store import ConsumerStore, Hold
-from nimbus_server.errors import NimbusError, Reason, api_key_unknown, consumer_not_found, project_not_found
+from nimbus_server.consumers.store import HOLD_SECONDS, ConsumerStore, Hold
+from nimbus_server.errors import (
+    NimbusError,
+    Reason,
+    api_key_unknown,
+    consumer_not_found,
+    project_not_found,
+    storage_unavailable,
+)
 from nimbus_server.projects.store import ProjectStore
 from nimbus_server.stream.subscription import Subscription
 
 log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 2.0
+EXPIRY_SECONDS = 0.5
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Watched:
+    """`held_until` is when somebody else may have its consumer, in the event loop's time."""
+
     subscription: Subscription
     caller: Caller
     hold: Hold | None
+    held_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +50,6 @@ class _InForce:
     keys: set[str]
     sessions: set[UUID]
     memberships: set[tuple[UUID, UUID]]
-    holds: set[UUID]
 
 
 class Rights:
@@ -54,7 +65,9 @@ class Rights:
     @contextmanager
     def watching(self, subscription: Subscription, caller: Caller, hold: Hold | None) -> Iterator[None]:
         """End the subscription once its caller may not have it any more, or somebody else has the consumer."""
-        watched = _Watched(subscription, caller, hold)
+        # It was taken a moment ago. Half of that is left for certain, and the first renewal comes sooner.
+        held_until = asyncio.get_running_loop().time() + HOLD_SECONDS / 2
+        watched = _Watched(subscription, caller, hold, held_until)
         self._watched.add(watched)
         try:
             yield
@@ -63,32 +76,52 @@ class Rights:
 
     async def run(self) -> None:
         """Check all of them again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            try:
-                await self._check(list(self._watched))
-            except NimbusError:
-                pass  # the database is away: nothing comes out of it either
-            except Exception:
-                log.exception("rights could not be checked")
+        # Apart: a look at rights that takes long must cost nobody their consumer.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_again_and_again(CHECK_SECONDS, self._check))
+            tasks.create_task(_again_and_again(CHECK_SECONDS, self._renew))
+            tasks.create_task(_again_and_again(EXPIRY_SECONDS, self._expire))
 
-    async def _check(self, watched: list[_Watched]) -> None:
+    def _live(self) -> list[_Watched]:
+        return [watched for watched in self._watched if not watched.subscription.has_ended]
+
+    async def _check(self) -> None:
+        watched = self._live()
         if not watched:
             return
         keys = {w.caller.key_id for w in watched if isinstance(w.caller, Machine)}
         people = {(w.caller, w.subscription.project_id) for w in watched if not isinstance(w.caller, Machine)}
-        holds = [w.hold for w in watched if w.hold is not None]
         in_force = _InForce(
             projects=await self._projects.existing({w.subscription.project_id for w in watched}),
             keys=await self._accounts.api_keys_in_force(keys) if keys else set(),
             sessions=await self._accounts.open_sessions({p.session_id for p, _ in people}) if people else set(),
             memberships=await self._projects.memberships({(p.user_id, of) for p, of in people}) if people else set(),
-            holds=await self._consumers.renew(holds) if holds else set(),
         )
         for one in watched:
-            error = self._withdrawn(one, in_force) or await self._consumer_lost(one, in_force)
-            if error is not None:
+            if error := self._withdrawn(one, in_force):
                 one.subscription.end(error)
+
+    async def _renew(self) -> None:
+        """Keep consumers for their streams, and end the streams of those that somebody else has, or nobody."""
+        watched = [(one, one.hold) for one in self._live() if one.hold is not None]
+        if not watched:
+            return
+        held_until = asyncio.get_running_loop().time() + HOLD_SECONDS
+        renewed = await self._consumers.renew([hold for _, hold in watched])
+        for one, hold in watched:
+            if hold.id in renewed:
+                one.held_until = held_until
+            elif await self._consumers.position(hold.project_id, hold.name) is None:
+                one.subscription.end(consumer_not_found(hold.name))
+            else:
+                one.subscription.end(_taken_over(hold))
+
+    async def _expire(self) -> None:
+        """End streams whose consumers may be somebody else's by now: the database was away for too long to say."""
+        now = asyncio.get_running_loop().time()
+        for one in self._live():
+            if one.hold is not None and now >= one.held_until:
+                one.subscription.end(storage_unavailable())
 
     def _withdrawn(self, watched: _Watched, in_force: _InForce) -> NimbusError | None:
         caller, project_id = watched.caller, watched.subscription.project_id
@@ -102,10 +135,17 @@ class Rights:
             return token_expired()
         return None if (caller.user_id, project_id) in in_force.memberships else project_not_found()
 
-    async def _consumer_lost(self, watched: _Watched, in_force: _InForce) -> NimbusError | None:
-        hold = watched.hold
-        if hold is None or hold.id in in_force.holds:
-            return None
-        if await self._consumers.position(hold.project_id, hold.name) is None:
-            return consumer_not_found(hold.name)
-        return NimbusError(Reason.CONSUMER_TAKEN_OVER, f"Another stream has taken over the consumer {hold.name}.")
+
+async def _again_and_again(seconds: float, look: Callable[[], Awaitable[None]]) -> NoReturn:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await look()
+        except NimbusError:
+            pass  # the database is away: nothing comes out of it either
+        except Exception:
+            log.exception("the rights to streams could not be looked after")
+
+
+def _taken_over(hold: Hold) -> NimbusError:
+    return NimbusError(Reason.CONSUMER_TAKEN_OVER, f"Another stream has taken over the consumer {hold.name}.")

@@ -14,10 +14,10 @@ from nimbus_server.consumers.store import Consumer, ConsumerStore
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.rpc.call import current_call
-from nimbus_server.rpc.fields import int_field, text_field, timestamp, uuid_field
+from nimbus_server.rpc.fields import int_field, timestamp, uuid_field
 from nimbus_server.rpc.status import error_json
 from nimbus_server.stream.json_form import SSE
-from nimbus_server.stream.request import CONSUMER_LENGTH_MAX, SEQ_MAX, stream_wanted, subscription_wanted
+from nimbus_server.stream.request import SEQ_MAX, consumer_field, stream_wanted, subscription_wanted
 from nimbus_server.stream.streams import Streams
 
 # Browsers would wait for three seconds and more before they come back.
@@ -79,7 +79,7 @@ class StreamService:
 
     async def AckPosition(self, request: pb.AckPositionRequest) -> pb.Consumer:
         project = uuid_field("project_id", request.project_id)
-        name = text_field("consumer", request.consumer, CONSUMER_LENGTH_MAX)
+        name = consumer_field(request.consumer)
         position = int_field("position", request.position, 0, SEQ_MAX)
         await self._access.require(caller(), project)
         return _consumer(await self._consumers.ack(project, name, position, rewind=request.rewind))
@@ -91,7 +91,7 @@ class StreamService:
 
     async def DeleteConsumer(self, request: pb.DeleteConsumerRequest) -> pb.DeleteConsumerResponse:
         project = uuid_field("project_id", request.project_id)
-        name = text_field("consumer", request.consumer, CONSUMER_LENGTH_MAX)
+        name = consumer_field(request.consumer)
         await self._access.require(caller(), project)
         await self._consumers.delete(project, name)
         return pb.DeleteConsumerResponse()

@@ -14,14 +14,16 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any, NoReturn
 
 import orjson
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from nimbus_server.consumers.store import ConsumerStore
-from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.errors import NimbusError, Reason, field_error
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.rpc.admission import Admission
 from nimbus_server.rpc.call import Call, log_end, told
@@ -44,6 +46,8 @@ CLOSE_CODES = {
 STALLED_SECONDS_MAX = 60.0
 CLOSE_SECONDS_MAX = 5.0
 POSITION = re.compile(r"[0-9]{1,19}")
+# From one acknowledgement that is written down to the next; of those between them only the last counts.
+ACK_SECONDS = 0.1
 
 
 class SocketStreams:
@@ -72,30 +76,75 @@ class SocketStreams:
     async def _stream(self, socket: ServerConnection, call: Call) -> None:
         path, _, query = (call.rest_path or "").partition("?")
         request, named = read_query(path.rpartition("/")[2], query)
+        if named and request.token:
+            raise field_error(
+                Reason.FIELD_INVALID, "consumer", "consumer takes a signature or an access token: `token` only reads."
+            )
         who = await self._admission.admit(OPEN_SOCKET, call, b"", request)
         wanted = replace(stream_wanted(request, WEBSOCKET), consumer=named)
         await self._access.require(who, wanted.project_id)
         async with self._streams.open(wanted, who) as subscription:
+            acks = _Acks(self._consumers, wanted)
             tasks = {
-                asyncio.ensure_future(_send_all(socket, subscription)),
-                asyncio.ensure_future(self._read(socket, wanted)),
+                asyncio.create_task(_send_all(socket, subscription)),
+                asyncio.create_task(acks.read(socket)),
+                asyncio.create_task(acks.write()),
             }
             try:
                 done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await _end_tasks(tasks)
+            await acks.flush()
             for task in done:
-                task.result()
+                if task.cancelled():
+                    socket.transport.abort()  # the client took nothing, not even the end of its stream
+                else:
+                    task.result()
 
-    async def _read(self, socket: ServerConnection, wanted: Wanted) -> None:
-        """Carry out what the client sends, until it goes away."""
+
+class _Acks:
+    """What a client acknowledges, written down for its consumer from time to time."""
+
+    def __init__(self, consumers: ConsumerStore, wanted: Wanted) -> None:
+        self._consumers = consumers
+        self._wanted = wanted
+        self._position = -1
+        self._noted = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    async def read(self, socket: ServerConnection) -> None:
+        """Note what the client sends, until it goes away. Raises NimbusError."""
         async for message in socket:
             position = _acked(message)
-            if wanted.consumer is None:
+            if self._wanted.consumer is None:
                 raise NimbusError(Reason.REQUEST_UNPARSABLE, "This socket has no `consumer` to acknowledge for.")
-            await self._consumers.ack(wanted.project_id, wanted.consumer.name, position, rewind=False)
+            self._position = max(self._position, position)
+            self._noted.set()
+
+    async def write(self) -> NoReturn:
+        """Write down what is noted, until cancelled. Raises NimbusError."""
+        while True:
+            await self._noted.wait()
+            await self.flush()
+            await asyncio.sleep(ACK_SECONDS)
+
+    async def flush(self) -> None:
+        """Write down what is noted now. Raises NimbusError."""
+        async with self._writing:
+            if not self._noted.is_set() or self._wanted.consumer is None:
+                return
+            position = self._position
+            await self._consumers.ack(self._wanted.project_id, self._wanted.consumer.name, position, rewind=False)
+            if position == self._position:
+                self._noted.clear()
+
+
+async def _end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    # Again if need be: Python 3.11 may lose it where the pool has a connection just then (python/cpython#81839).
+    while not all(task.done() for task in tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS_MAX)
 
 
 async def _send_all(socket: ServerConnection, subscription: Subscription) -> None:

@@ -70,11 +70,14 @@ class LogReader:
         async with self._database.transaction() as connection:
             return dict(await (await connection.execute(LAST_SEQS, (list(project_ids),))).fetchall())
 
-    async def page(self, project_id: UUID, after: int, which: EventFilter, limit: int) -> Found:
+    async def page(
+        self, project_id: UUID, after: int, which: EventFilter, limit: int, window: int | None = None
+    ) -> Found:
         """Up to `limit` events behind a position, and no more than about PAGE_CHARACTERS_MAX of their props.
 
-        The position found moves on even where nothing matches.
+        The position found moves on even where nothing matches: by `window` positions, or WINDOW_POSITIONS.
         """
+        window = window or WINDOW_POSITIONS
         conditions = (
             (sql.SQL("AND name = ANY(%(names)s)"), which.names),
             (sql.SQL("AND user_id = %(user_id)s"), which.user_id is not None),
@@ -85,7 +88,7 @@ class LogReader:
             "project_id": project_id,
             "after": after,
             # Not for SQL to add up: small numbers arrive there as smallint, and so would their sum.
-            "until": after + WINDOW_POSITIONS,
+            "until": after + window,
             "size": PAGE_CHARACTERS_MAX,
             "limit": limit,
             "names": list(which.names),
@@ -104,7 +107,7 @@ class LogReader:
             last_seq = int(row[0])
             if len(events) == limit or sum(len(event.props_json) for event in events) >= PAGE_CHARACTERS_MAX:
                 return Found(events, events[-1].seq, more=events[-1].seq < last_seq)
-            reached = max(after, min(last_seq, after + WINDOW_POSITIONS), events[-1].seq if events else 0)
+            reached = max(after, min(last_seq, after + window), events[-1].seq if events else 0)
             if not events and reached < last_seq:
                 # What was dropped may have left a hole of any size.
                 following = await (await connection.execute(NEXT_EVENT, (project_id, reached))).fetchone()

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.stream.feed import Feed
 from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Message, Page, Shape
-from nimbus_server.stream.store import LogReader
+from nimbus_server.stream.store import WINDOW_POSITIONS, LogReader
 
 RETRY_SECONDS = 0.5
+# For a client to take what it has been sent, once its stream is to end. One that does not is cut off.
+END_SECONDS_MAX = 5.0
 
 
 class Subscription:
@@ -23,7 +26,7 @@ class Subscription:
         self,
         feed: Feed,
         reader: LogReader,
-        replays: asyncio.Semaphore,
+        turns: Sequence[asyncio.Semaphore],
         shape: Shape,
         position: int,
         heartbeat_seconds: float,
@@ -31,7 +34,7 @@ class Subscription:
         self.position = position
         self._feed = feed
         self._reader = reader
-        self._replays = replays
+        self._turns = turns
         self._shape = shape
         self._heartbeat_seconds = heartbeat_seconds
         self._loop = asyncio.get_running_loop()
@@ -40,7 +43,10 @@ class Subscription:
         self._waiting: asyncio.Future[None] | None = None
         self._reading: asyncio.Task[Page | None] | None = None
         self._limit = BATCH_EVENTS_MAX
+        self._window: int | None = None
         self._ended: NimbusError | None = None
+        self._ended_at = 0.0
+        self._sender: asyncio.Task[Any] | None = None
 
     @property
     def project_id(self) -> UUID:
@@ -65,21 +71,30 @@ class Subscription:
         return True
 
     def end(self, error: NimbusError) -> None:
-        """Let `messages` raise this in place of the next message."""
-        self._ended = error
+        """Let `messages` raise this in place of the next message; a client that takes none is cut off in the end."""
+        if self._ended is None:
+            self._ended, self._ended_at = error, self._loop.time()
         self.wake()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is not to send anything more."""
+        return self._ended is not None
 
     def tick(self, now: float, tick_seconds: float) -> None:
         """Let it send a heartbeat that would be late on the next tick. `now` is in the event loop's time."""
         if now + tick_seconds >= self._silent_since + self._heartbeat_seconds:
             self._beat = True
             self.wake()
+        if self._ended is not None and self._sender is not None and now > self._ended_at + END_SECONDS_MAX:
+            self._sender.cancel()
 
     async def messages(self) -> AsyncIterator[bytes]:
         """Messages in the shape asked for; the first one is a heartbeat, which says where this starts.
 
         Raises NimbusError with whatever it was ended with.
         """
+        self._sender = asyncio.current_task()
         try:
             yield self._heartbeat()
             while True:
@@ -96,6 +111,7 @@ class Subscription:
                 if self._beat:
                     yield self._heartbeat()
         finally:
+            self._sender = None
             if self._reading is not None:
                 self._reading.cancel()
 
@@ -128,17 +144,28 @@ class Subscription:
         return reading.result()
 
     async def _read(self) -> Page | None:
+        which, after = self._shape.filter, self.position
+        own, everyones = self._turns
         try:
-            async with self._replays:
-                found = await self._reader.page(self.project_id, self.position, self._shape.filter, self._limit)
+            async with own, everyones:
+                found = await self._reader.page(self.project_id, after, which, self._limit, self._window)
         except NimbusError as error:
-            if error.reason is Reason.PROJECT_NOT_FOUND:
+            too_much = error.reason is Reason.DEADLINE_EXCEEDED
+            if error.reason is Reason.PROJECT_NOT_FOUND or (too_much and self._window == 1):
                 raise
+            if too_much:
+                # Less at a time: the filter is a hard one, or the disk a slow one.
+                self._window = max(1, (self._window or WINDOW_POSITIONS) // 10)
+                return None
             # The database will be back, and the reader has nothing to gain from being sent away.
             await asyncio.sleep(RETRY_SECONDS)
             return None
+        if found.position == after:
+            # The log ends before where this is: whoever polls it will say so.
+            await asyncio.sleep(RETRY_SECONDS)
+            return None
         self._limit = found.limit_behind(BATCH_EVENTS_MAX)
-        return Page(self.project_id, self.position, found.position, found.events)
+        return Page(self.project_id, after, found.position, found.events, matching={which: found.events})
 
     def _has_read(self, reading: asyncio.Task[Page | None]) -> None:
         if not reading.cancelled():

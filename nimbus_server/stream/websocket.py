@@ -9,7 +9,9 @@ from pathlib import Path
 import orjson
 from websockets import http11
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import Event
 
 from nimbus_server.errors import NimbusError, Reason, StartupError
 from nimbus_server.rpc.status import error_json
@@ -18,6 +20,8 @@ from nimbus_server.stream.socket_stream import CLOSE_SECONDS_MAX, STALLED_SECOND
 ROUTE = re.compile(r"/ws/projects/([^/]+)")
 PING_SECONDS = 20.0
 CLIENT_MESSAGE_BYTES_MAX = 4096
+# More of them are no sign of life: each is answered at once, into a buffer that the library does not bound.
+PINGS_PER_SECOND_MAX = 10
 # After a restart all of them come back at once.
 BACKLOG = 4096
 # Of what is sent, beside the one message that is on its way.
@@ -27,6 +31,21 @@ WRITE_BUFFER_BYTES = 64 * 1024
 http11.MAX_LINE_LENGTH = 64 * 1024
 # The library's own log would have paths, and with them tokens.
 _SILENT = logging.Logger("websockets", logging.CRITICAL + 1)  # noqa: LOG001 - one that no configuration reaches
+
+
+class _Connection(ServerConnection):
+    _pings = 0
+    _pings_since = 0.0
+
+    def process_event(self, event: Event) -> None:
+        if isinstance(event, Frame) and event.opcode is Opcode.PING:
+            now = self.loop.time()
+            if now > self._pings_since + 1:
+                self._pings, self._pings_since = 0, now
+            self._pings += 1
+            if self._pings > PINGS_PER_SECOND_MAX:
+                self.transport.abort()
+        super().process_event(event)
 
 
 class WebSockets:
@@ -44,6 +63,7 @@ class WebSockets:
                 self._streams.serve,
                 str(path),
                 process_request=self._before_upgrade,
+                create_connection=_Connection,
                 compression=None,
                 max_size=CLIENT_MESSAGE_BYTES_MAX,
                 write_limit=WRITE_BUFFER_BYTES,

@@ -123,3 +123,46 @@ async def test_a_client_that_goes_away_at_any_moment_leaves_its_consumer_free(
     stream = workers[0].stream()
     await held.wait()
     await goes_away(stream)
+
+
+async def test_a_stream_whose_hold_cannot_be_renewed_ends_before_somebody_else_may_have_its_consumer(
+    database: Database, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> set[UUID]:
+        raise NimbusError(Reason.STORAGE_UNAVAILABLE, "away")
+
+    monkeypatch.setattr(ConsumerStore, "renew", away)
+    for module in (store_module, rights_module):
+        monkeypatch.setattr(module, "HOLD_SECONDS", 1.0)
+    monkeypatch.setattr(rights_module, "EXPIRY_SECONDS", 0.05)
+    first = workers[0].stream()
+    await until(lambda: workers[0].opened)
+    reasons = []
+    while not workers[1].opened:
+        second = workers[1].stream()
+        await asyncio.wait([second], timeout=0.05)
+        if second.done():
+            reasons.append(await ended_with(second))
+    assert set(reasons) == {Reason.CONSUMER_BUSY}
+    assert first.done()
+    assert await ended_with(first) is Reason.STORAGE_UNAVAILABLE
+    second.cancel()
+    await asyncio.wait([second])
+
+
+async def test_a_stream_that_is_to_end_keeps_its_consumer_from_nobody(
+    database: Database, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (store_module, rights_module):
+        monkeypatch.setattr(module, "HOLD_SECONDS", 0.5)
+    first = workers[0]
+    async with first.streams.open(
+        Wanted(first.project, EARLIEST, shape(), 1, Named("c", False)), first.caller
+    ) as stuck:
+        stuck.end(NimbusError(Reason.API_KEY_UNKNOWN, "over"))
+        # Its client has not taken note of that.
+        while not workers[1].opened:
+            second = workers[1].stream()
+            await asyncio.wait([second], timeout=0.05)
+    second.cancel()
+    await asyncio.wait([second])

@@ -150,3 +150,18 @@ async def test_a_project_has_no_more_consumers_than_are_listed(
         await store.hold(Hold(uuid4(), project, "c"), 0, take_over=True)
     await store.delete(project, "a")
     assert await store.hold(Hold(uuid4(), project, "c"), 3, take_over=False) == 3
+
+
+async def test_a_project_that_is_gone_has_no_consumers(database: Database) -> None:
+    with pytest.raises(NimbusError, check=lambda error: error.reason is Reason.PROJECT_NOT_FOUND):
+        await ConsumerStore(database).hold(Hold(uuid4(), uuid4(), "c"), 0, take_over=False)
+
+
+async def test_acked_at_is_when_the_position_moved(database: Database) -> None:
+    project, store = await new_log(database), ConsumerStore(database)
+    await store.hold(Hold(uuid4(), project, "c"), 5, take_over=False)
+    first = await store.ack(project, "c", 5, rewind=True)
+    assert (await store.ack(project, "c", 4, rewind=False)).acked_at == first.acked_at
+    back = await store.ack(project, "c", 4, rewind=True)
+    assert back.acked_at > first.acked_at
+    assert (await store.ack(project, "c", 6, rewind=False)).acked_at > back.acked_at

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from log_checks import WITH_ONE_DATABASE
 
 from nimbus_server.stream.event import StreamedEvent
-from nimbus_server.stream.filter import EventFilter
+from nimbus_server.stream.filter import EventFilter, Props
 
 AT = datetime(2025, 11, 1, tzinfo=UTC)
 # Close to one another, so that few differ by much; as text, since they are stored as they are written.
@@ -83,4 +83,4 @@ async def test_props_contain_what_postgresql_finds_in_them(
     ).fetchone()
     assert row
     event = StreamedEvent(UUID(int=1), 1, AT, AT, "n", None, None, row[0])
-    assert EventFilter(props_json=wanted).matches(event) is row[1]
+    assert EventFilter(props_json=wanted).matches(event, Props(event.props_json)) is row[1]

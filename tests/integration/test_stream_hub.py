@@ -101,7 +101,8 @@ async def test_heartbeats_come_in_time_while_nothing_matches_and_while_the_datab
             replaying = Subscriber(hub, project, shape(NOBODY), 1)
             channel = hub._channels[project]
             channel.feed.start = channel.feed.end = 1
-            one = subscriptions.Subscription(channel.feed, hub._reader, hub._replays, replaying.shape, 0, 1)
+            turns = channel.replays, hub._replays
+            one = subscriptions.Subscription(channel.feed, hub._reader, turns, replaying.shape, 0, 1)
             channel.subscriptions.add(one)
             loop = asyncio.get_running_loop()
             async with aclosing(one.messages()) as messages:
@@ -128,7 +129,7 @@ async def test_a_stream_that_is_opened_while_its_worker_stops_is_refused(
     await until(lambda: not opening.is_open)
     assert opening.error
     assert opening.error.reason is Reason.WORKER_UNAVAILABLE
-    monkeypatch.setattr(hubs, "SUBSCRIBERS_MAX", 3)
+    monkeypatch.setattr(hubs, "SUBSCRIBERS_MAX", 6)  # and half of them for one project
     full = Hub(LogReader(database))
     readers = [Subscriber(full, project).open(Start()).let() for _ in range(9)]
     await until(lambda: sum(not reader.is_open for reader in readers) == 6)

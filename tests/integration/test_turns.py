@@ -6,12 +6,17 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import psycopg
+import pytest
 from storage import log_of, new_event, new_project, opened, origin_of, running_ingest, settings_for
 
+from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.ingest.commit import Append
 from nimbus_server.ingest.decode import Batch
 from nimbus_server.ingest.pipeline import LANES_MAX, Ingest
 from nimbus_server.ingest.receipt import Receipt
+from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.partitions import Partitions
 
 LOCKED = (
     "SELECT count(*) FROM pg_stat_activity "
@@ -104,3 +109,33 @@ async def test_what_comes_while_a_log_is_held_goes_into_the_commit_that_waits_fo
         async with database.transaction() as connection:
             query = "SELECT count(DISTINCT xmin::text) FROM events WHERE project_id = %s AND seq > 1"
             assert await (await connection.execute(query, (project,))).fetchone() == (1,)
+
+
+async def test_a_key_that_ends_while_a_log_is_waited_for_stores_nothing_that_came_later(dsn: str) -> None:
+    async with opened(Database(settings_for(dsn))) as database:
+        project, log = await new_project(database), EventLog(database, Partitions(database))
+        await log.make_partitions([new_event()])
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            query = "UPDATE api_keys SET expires_at = now() + interval '0.3 s' WHERE project_id = %s RETURNING id"
+            async with held(dsn, [project]):
+                row = await (await connection.execute(query, (project,))).fetchone()
+                assert row
+                late = Append(project, row[0], [new_event()], 0)
+                committing = asyncio.create_task(log.commit([project], lambda _: [late]))
+                await until_waiting(dsn, 1)
+                await connection.execute("SELECT pg_sleep(0.4)")
+        outcome = (await committing)[late]
+        assert isinstance(outcome, NimbusError)
+        assert outcome.reason is Reason.API_KEY_UNKNOWN
+
+
+async def test_a_defect_before_anything_is_taken_is_told_to_those_who_wait(dsn: str) -> None:
+    async with opened(Database(settings_for(dsn))) as database, running_ingest(database) as ingest:
+        project = await new_project(database)
+        assert (await send(ingest, project)).accepted == 1
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await connection.execute("ALTER TABLE streams RENAME TO aside")
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                await send(ingest, project)
+            await connection.execute("ALTER TABLE aside RENAME TO streams")
+        assert (await send(ingest, project)).accepted == 1

@@ -27,7 +27,7 @@ def event(seq: int, size: int = 2) -> StreamedEvent:
 
 def ring(lengths: list[int], start: int = 0) -> tuple[Feed, list[Page]]:
     """A feed with pages of such lengths, in which every third position has no event any more."""
-    feed = Feed(None, PROJECT, start, lambda _: 0.0)  # type: ignore[arg-type]  # nothing is read
+    feed = Feed(None, PROJECT, start, None)  # type: ignore[arg-type]  # nothing is read
     feed.shrink(1 << 30)
     added = []
     for length in lengths:
@@ -76,6 +76,11 @@ def test_the_ring_forgets_its_oldest_pages_and_never_its_newest(lengths: list[in
     if len(kept) < len(added):
         assert sum(one.size for one in added[len(added) - len(kept) - 1 :]) > size_max
     assert feed._size == sum(one.size for one in kept)
+    # In the end the newest goes as well, where it is too large alone.
+    feed.tidy()
+    assert feed._size <= size_max
+    assert list(feed._pages) == kept[len(kept) - len(feed._pages) :]
+    assert (feed.start, feed._shared) == (feed._pages[0].after if feed._pages else feed.end, {})
 
 
 async def test_what_is_encoded_of_a_page_counts_and_goes_beyond_no_bound() -> None:
