@@ -3,6 +3,7 @@
 import math
 import time
 import uuid
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -23,7 +24,8 @@ class Call:
     """One RPC.
 
     `rest_method` and `rest_path` (with its query) are what a REST client sent, None for gRPC. `deadline_seconds` is
-    what the client or the edge gives it from now on, None for no limit.
+    what the client or the edge gives it from now on, None for no limit. `cut_off` ends a stream whose client takes
+    nothing: with an error, behind what is on its way.
     """
 
     rpc: str
@@ -32,6 +34,7 @@ class Call:
     rest_method: str | None
     rest_path: str | None
     deadline_seconds: float | None
+    cut_off: Callable[[NimbusError], None] | None = field(default=None, repr=False)
 
     @property
     def is_rest(self) -> bool:

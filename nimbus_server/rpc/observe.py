@@ -44,10 +44,20 @@ class ObserveInterceptor(AsyncServerInterceptor):
     async def _observe_stream(
         self, responses: AsyncIterator[Any], call: Call, started: float, context: Context
     ) -> AsyncIterator[Any]:
+        cut: list[asyncio.Task[NoReturn]] = []
+
+        def cut_off(error: NimbusError) -> None:
+            if not cut:
+                cut.append(asyncio.create_task(self._fail(error, call, started, context)))
+                cut[0].add_done_callback(lambda failing: failing.cancelled() or failing.exception())
+
+        call.cut_off = cut_off
         try:
             async for response in responses:
                 yield response
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:
+            if cut:
+                raise
             await self._fail(error, call, started, context)
         else:
             log_end(call, started, "OK")

@@ -42,6 +42,7 @@ class StreamService:
         wanted = subscription_wanted(request)
         await self._access.require(caller(), wanted.project_id)
         async with self._streams.open(wanted, caller()) as subscription:
+            subscription.on_cut_off = current_call.get().cut_off
             async for message in subscription.messages():
                 yield message
 
@@ -51,6 +52,7 @@ class StreamService:
         begun = False
         try:
             async with self._streams.open(wanted, caller()) as subscription:
+                subscription.on_cut_off = current_call.get().cut_off
                 async for message in subscription.messages():
                     yield _http_body(message if begun else RECONNECT + message)
                     begun = True

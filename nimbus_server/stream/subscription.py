@@ -1,7 +1,7 @@
 """One reader of a log, from a position on and without end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,8 @@ END_SECONDS_MAX = 5.0
 class Subscription:
     """What a subscriber is sent: `position` is what it has been sent up to.
 
-    It holds no more than one page as messages, and takes the next when it is asked for one.
+    It holds no more than one page as messages, and takes the next when it is asked for one. `on_cut_off` is told why,
+    before whoever iterates over `messages` is cancelled because the client takes nothing.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Subscription:
         heartbeat_seconds: float,
     ) -> None:
         self.position = position
+        self.on_cut_off: Callable[[NimbusError], None] | None = None
         self._feed = feed
         self._reader = reader
         self._turns = turns
@@ -87,6 +89,8 @@ class Subscription:
             self._beat = True
             self.wake()
         if self._ended is not None and self._sender is not None and now > self._ended_at + END_SECONDS_MAX:
+            if self.on_cut_off is not None:
+                self.on_cut_off(self._ended)
             self._sender.cancel()
 
     async def messages(self) -> AsyncIterator[bytes]:

@@ -185,3 +185,10 @@ def test_a_wrong_grace_kills_no_key(stack: Stack, account: Account, grace: objec
         answer = send(stack, "POST", path, json.dumps(body).encode(), account.bearer)
         assert answer.status == 400
     assert ingest_with(stack, account, account.api_key_id, account.api_key_secret) is None
+
+
+@pytest.mark.parametrize("lost", ["consumers/..", "consumers/%2e%2e", "", "consumers/../"])
+def test_a_path_that_has_lost_its_end_deletes_nothing(stack: Stack, account: Account, lost: str) -> None:
+    path = f"/v1/projects/{account.project_id}/{lost}"
+    assert send(stack, "DELETE", path, None, account.bearer).status == 404
+    assert send(stack, "GET", f"/v1/projects/{account.project_id}", None, account.bearer).status == 200

@@ -93,3 +93,24 @@ async def test_readers_that_never_read_are_bounded_and_let_go(scratch: Path) -> 
         assert (stuck - idle) / STUCK < STUCK_BYTES_MAX + 64 * 1024 * 1024 / STUCK
     finally:
         stack.stop()
+
+
+async def test_one_that_never_reads_is_cut_off_when_its_right_is_gone(stack: Stack, account: Account) -> None:
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        for _ in range(10):
+            await ingest(channel, account, 200)
+        async with streams(channel, account, 1, named=True) as (stuck,):
+            assert active(account) == [True]
+            url = f"{stack.url}/v1/projects/{account.project_id}/rotate-keys"
+            assert (await asyncio.to_thread(requests.post, url, headers=account.bearer, timeout=30)).ok
+            async with asyncio.timeout(20):
+                while any(active(account)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            # Behind what was on its way it finds the reason.
+            with pytest.raises(grpc.aio.AioRpcError, match="There is no such API key"):
+                await _read_on(stuck)
+
+
+async def _read_on(stream: grpc.aio.UnaryStreamCall) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass

@@ -102,7 +102,9 @@ async def test_a_consumer_goes_on_where_it_acknowledged(stack: Stack, account: A
         await events(socket, 3)
         await socket.send('{"type": "ack", "position": "1"}')
         await socket.send('{"type": "ack", "position": 2}')
-        # An answer would tell nothing: this one is read once the others are done.
+        consumers = f"{stack.url}/v1/projects/{account.project_id}/consumers"
+        while requests.get(consumers, headers=account.bearer, timeout=30).json()["items"][0]["position"] != "2":  # noqa: ASYNC110, ASYNC210
+            await asyncio.sleep(0.01)
         await socket.send('{"type": "ack", "position": "4"}')
         code, error = await end(socket)
         assert (code, reason_of(error)) == (4400, Reason.POSITION_AHEAD)
@@ -145,6 +147,15 @@ def test_a_call_that_is_no_upgrade_is_told_so(stack: Stack, account: Account) ->
         assert answer.status == 400
         if method != "HEAD":
             assert rest_failure(answer).reason == Reason.REQUEST_UNPARSABLE
+
+
+@pytest.mark.parametrize(("method", "body"), [("POST", b""), ("GET", b"x")])
+def test_an_upgrade_that_is_no_handshake_is_told_so(stack: Stack, account: Account, method: str, body: bytes) -> None:
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    headers = {**account.bearer, **upgrade, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    answer = send(stack, method, path_of(account), body, headers)
+    # What matters is that nobody tries it again: it looked like a worker that is away.
+    assert (answer.status, rest_failure(answer).reason) == (403, Reason.REQUEST_UNPARSABLE)
 
 
 async def test_errors_are_those_of_rest(stack: Stack, account: Account) -> None:

@@ -1,11 +1,13 @@
 """How streams over WebSocket end: with an error and a code that say why, and so that nothing is lost."""
 
 import asyncio
+import json
 import re
 import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -28,7 +30,10 @@ WRONG = [
     ("user_id=", Reason.FIELD_REQUIRED),
     ("consumer=", Reason.FIELD_REQUIRED),
     ("consumer=" + "x" * 201, Reason.FIELD_TOO_LONG),
+    ("consumer=..", Reason.FIELD_INVALID),
+    ("consumer=a&token=b", Reason.FIELD_INVALID),
     ("consumer=a&consumer_conflict=maybe", Reason.FIELD_INVALID),
+    ("props=" + quote(json.dumps({"n": list(range(20))})), Reason.FIELD_TOO_LONG),
     ("&".join(f"name={i}" for i in range(101)), Reason.FIELD_TOO_LONG),
     ("&".join(f"name={i}" for i in range(201)), Reason.REQUEST_UNPARSABLE),
     ("name=%ff", Reason.REQUEST_UNPARSABLE),
@@ -140,6 +145,16 @@ async def test_only_a_consumer_acknowledges_and_only_short_messages_are_read(sta
     async with opened(stack, account) as socket:
         await socket.send("x" * 5000)
         assert (await end(socket))[0] == 1009
+
+
+async def test_one_that_sends_nothing_but_pings_is_cut_off(stack: Stack, account: Account) -> None:
+    async with opened(stack, account) as socket:
+        for _ in range(100):
+            await socket.ping()
+        with pytest.raises(ConnectionClosed):
+            await receive(socket)
+    async with opened(stack, account) as socket:
+        assert await (await socket.ping()) > 0
 
 
 async def test_one_who_reads_nothing_is_in_nobodys_way(stack: Stack, account: Account) -> None:
