@@ -57,13 +57,13 @@ class Server(grpc.GenericRpcHandler):
         async def stream(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
             self.requests.append(pb.SubscribeEventsRequest.FromString(body))
             self.signatures.append(str(metadata["x-api-signature"]))
-            for step in self.plans.pop(0):
-                if isinstance(step, Ends):
-                    return
-                if isinstance(step, grpc.StatusCode):
-                    await context.abort(step, "no")
-                yield step.SerializeToString()
             try:
+                for step in self.plans.pop(0):
+                    if isinstance(step, Ends):
+                        return
+                    if isinstance(step, grpc.StatusCode):
+                        await context.abort(step, "no")
+                    yield step.SerializeToString()
                 await asyncio.Event().wait()
             finally:
                 self.left.set()
@@ -123,6 +123,46 @@ async def test_the_iterator_for_threads_does_the_same(server: Server) -> None:
 
     assert await asyncio.to_thread(read) == [4, 5, 10, 11]
     assert server.resumed == [5, 5, 9, 9]
+
+
+async def test_an_iterator_for_threads_leaves_a_stream_that_has_fallen_silent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nimbus_client.silence.SILENCE_SECONDS_MAX", 0.3)
+    monkeypatch.setattr("nimbus_client.silence.LOOK_SECONDS", 0.05)
+    server.plans = [[said(3), said(4, 4)], [said(4), said(5, 5)]]
+
+    def read() -> list[int]:
+        with Nimbus(server.target, retry=AT_ONCE, **KEY) as nimbus, nimbus.subscribe() as events:
+            return [next(events).seq for _ in range(2)]
+
+    assert await asyncio.to_thread(read) == [4, 5]
+    assert server.resumed == [4]
+
+
+async def test_one_that_nobody_keeps_ends_its_stream(server: Server, nimbus: AsyncNimbus) -> None:
+    server.plans = [[said(3), said(4, 4)]]
+    async for event in nimbus.subscribe():
+        assert event.seq == 4
+        break
+    await server.left.wait()
+
+
+async def test_a_subscription_says_once_that_nimbus_is_away_and_once_that_it_is_back(
+    server: Server, nimbus: AsyncNimbus, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nimbus_client")
+    away: list[list[Step]] = [[grpc.StatusCode.UNAVAILABLE]] * 5
+    server.plans = [*away, [said(3), said(4, 4), grpc.StatusCode.UNAVAILABLE], *away, [said(4), said(5, 5)]]
+    events = nimbus.subscribe()
+    assert [(await anext(events)).seq for _ in range(2)] == [4, 5]
+    said_so = [(record.levelname, record.getMessage().split(":")[0].split(".")[0]) for record in caplog.records]
+    assert said_so == [
+        ("WARNING", "A subscription can't be opened, and is tried again"),
+        ("INFO", "Subscribed behind position 3"),
+        ("WARNING", "A subscription was interrupted, and is being resumed"),
+        ("INFO", "Subscribed behind position 4"),
+    ]
 
 
 async def test_an_error_is_raised_and_the_iteration_can_be_gone_on_with(server: Server, nimbus: AsyncNimbus) -> None:

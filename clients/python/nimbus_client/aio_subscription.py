@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying
 from nimbus.v1 import stream_service_pb2 as pb
 from nimbus_client.errors import NimbusError, nimbus_errors
 from nimbus_client.events import EventBatch, StoredEvent
-from nimbus_client.progress import SILENCE_SECONDS_MAX, Progress, log_break, log_stream
+from nimbus_client.progress import SILENCE_SECONDS_MAX, Progress
 from nimbus_client.retries import RetryPolicy
 
 
@@ -37,21 +37,22 @@ class AsyncSubscription:
         *,
         deadline_seconds: float | None = None,
         ack_seconds: float | None = None,
-        on_stream: Callable[[int], None] = log_stream,
-        on_break: Callable[[NimbusError], None] = log_break,
+        on_stream: Callable[[int], None] | None = None,
+        on_break: Callable[[NimbusError], None] | None = None,
     ) -> None:
         """`AsyncNimbus.subscribe` makes it. `stub` has what it uses of a StreamServiceStub.
 
-        `on_stream` is told where each stream starts, `on_break` why one broke that will be opened again.
+        `on_stream` is told where each stream starts, `on_break` why one broke that will be opened again; by default
+        both are logged.
         """
         self._stub = stub
         self._request = request
         self._policy = policy
-        self._progress = Progress(request, policy, deadline_seconds)
+        self._progress = progress = Progress(request, policy, deadline_seconds)
         self._ack_seconds = ack_seconds if request.consumer else None
         self._ack_at = time.monotonic() + (ack_seconds or 0.0)
-        self._on_stream = on_stream
-        self._on_break = on_break
+        self._on_stream = on_stream or (lambda _: progress.log_stream())
+        self._on_break = on_break or progress.log_break
         self._call: Any = None
         self._fresh = True
         self._closed = False
@@ -63,6 +64,10 @@ class AsyncSubscription:
         `after_seq` with it goes on from here.
         """
         return self._progress.handed
+
+    def __del__(self) -> None:
+        # A loop that was left without `async with` leaves nothing running on the server.
+        self._drop()
 
     def __aiter__(self) -> Self:
         return self
@@ -127,7 +132,7 @@ class AsyncSubscription:
             there = self._progress.take(response)
             if self._fresh:
                 self._fresh = False
-                self._on_stream(response.position)
+                self._on_stream(self._progress.position)
             if not there:
                 await self._acknowledge_if_due()
         return not self._closed

@@ -95,7 +95,12 @@ class MetricPoint:
 
 
 def aware(moment: datetime, field: str) -> datetime:
-    """The same moment. Raises ValueError where it has no time zone, and so could be any of two dozen moments."""
+    """The same moment. Raises ValueError where it has no time zone, and so could be any of two dozen moments.
+
+    Raises TypeError for what is no datetime.
+    """
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{field} must be a datetime, not {type(moment).__name__}.")
     if moment.utcoffset() is None:
         raise ValueError(f"{field} has no time zone: use datetime.now(UTC), or {field}.replace(tzinfo=...).")
     return moment

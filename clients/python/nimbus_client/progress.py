@@ -91,6 +91,22 @@ class Progress:
         return request
 
     @property
+    def position(self) -> int:
+        """What is behind us: the next stream goes on from here."""
+        return self._received or 0
+
+    def log_stream(self) -> None:
+        """Log that a stream is there."""
+        log.info("Subscribed behind position %d.", self.position)
+
+    def log_break(self, error: NimbusError) -> None:
+        """Log why there is no stream, once until there is one."""
+        what = (
+            "can't be opened, and is tried again" if self._received is None else "was interrupted, and is being resumed"
+        )
+        log.log(logging.WARNING if self._failures == 1 else logging.DEBUG, "A subscription %s. %s", what, error)
+
+    @property
     def to_acknowledge(self) -> int | None:
         """What the server does not know yet to be done, if anything."""
         return self.done if self.done is not None and self.acked is not None and self.done > self.acked else None
@@ -150,13 +166,3 @@ class Progress:
             if now + wait > self._busy_since + BUSY_SECONDS_MAX:
                 raise error
         return wait
-
-
-def log_stream(position: int) -> None:
-    """Log that a stream is there."""
-    log.info("Subscribed behind position %d.", position)
-
-
-def log_break(error: NimbusError) -> None:
-    """Log that a stream broke."""
-    log.warning("A subscription was interrupted and is being resumed. %s", error)

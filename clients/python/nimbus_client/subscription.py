@@ -12,18 +12,13 @@ from tenacity import Retrying
 from nimbus.v1 import stream_service_pb2 as pb
 from nimbus_client.errors import NimbusError, nimbus_errors
 from nimbus_client.events import EventBatch, StoredEvent
-from nimbus_client.progress import Progress, log_break, log_stream
+from nimbus_client.progress import Progress
 from nimbus_client.retries import RetryPolicy
-
-# A reader that waits in a thread can't tell silence from death: each stream gives way to a new one in time.
-STREAM_SECONDS_MAX = 120.0
+from nimbus_client.silence import Watch
 
 
 class Subscription:
-    """`AsyncSubscription` for threads: for `for`, or, with `batches()`, many events at a time. One thread iterates it.
-
-    A stream that has fallen silent without breaking is given up after two minutes.
-    """
+    """`AsyncSubscription` for threads: for `for`, or with `batches()` many events at a time. One thread iterates it."""
 
     def __init__(
         self,
@@ -42,6 +37,7 @@ class Subscription:
         self._ack_seconds = ack_seconds if request.consumer else None
         self._ack_at = time.monotonic() + (ack_seconds or 0.0)
         self._call: Any = None
+        self._watch = Watch()
         self._fresh = True
         self._closed = False
 
@@ -49,6 +45,11 @@ class Subscription:
     def position(self) -> int | None:
         """See AsyncSubscription."""
         return self._progress.handed
+
+    def __del__(self) -> None:
+        # A loop that was left without `with` leaves nothing running.
+        self._watch.close()
+        self._drop()
 
     def __iter__(self) -> Self:
         return self
@@ -75,6 +76,7 @@ class Subscription:
         """Acknowledge what is done, and end the stream. An iteration that waits, in another thread, ends."""
         if not self._closed:
             self._closed = True
+            self._watch.close()
             self._drop()
             self._ack_at = 0.0
             self._acknowledge_if_due()
@@ -101,13 +103,13 @@ class Subscription:
                 if self._closed:
                     break
                 wait = self._progress.wait_after(error)
-                log_break(error)
+                self._progress.log_break(error)
                 time.sleep(wait)
                 continue
             there = self._progress.take(response)
             if self._fresh:
                 self._fresh = False
-                log_stream(response.position)
+                self._progress.log_stream()
             if not there:
                 self._acknowledge_if_due()
         return not self._closed
@@ -116,10 +118,15 @@ class Subscription:
         """The next response, of a new stream where there is none."""
         call = self._call
         if call is None:
-            self._call = call = self._stub.SubscribeEvents(self._progress.request(), timeout=STREAM_SECONDS_MAX)
+            self._call = call = self._stub.SubscribeEvents(self._progress.request())
             self._fresh = True
-        with nimbus_errors():
-            response: pb.SubscribeEventsResponse | None = next(call, None)
+        try:
+            with nimbus_errors(), self._watch.over(call):
+                response: pb.SubscribeEventsResponse | None = next(call, None)
+        except NimbusError:
+            if self._watch.has_cancelled:
+                raise NimbusError(grpc.StatusCode.DEADLINE_EXCEEDED, "The stream has fallen silent.") from None
+            raise
         if response is None:
             raise NimbusError(grpc.StatusCode.UNAVAILABLE, "The stream has ended.")
         return response

@@ -65,7 +65,9 @@ def encode(event: Event) -> event_pb.Event:
 
 
 def props_json(props: Mapping[str, object]) -> bytes:
-    """`props` as JSON. Raises ValueError for NaN and infinities, TypeError for what JSON does not know."""
+    """`props` as JSON. Raises ValueError for NaN and infinities, TypeError for what is no mapping or no JSON."""
+    if not isinstance(props, Mapping):
+        raise TypeError(f"props must be a mapping such as a dict, not {type(props).__name__}.")
     return json.dumps(dict(props), allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
 
 
