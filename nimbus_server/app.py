@@ -86,7 +86,7 @@ class Worker:
         self._hub = Hub(LogReader(self._database))
         self._rights = Rights(accounts, self._projects, consumers, now)
         self._wakeups = Wakeups(self._hub, _bus(settings))
-        self._gauges = Gauges(consumers, self._hub)
+        self._gauges = Gauges(consumers)
         self._metrics_address = (settings.bind_address, settings.metrics_port) if settings.metrics_port else None
         self._ingest = Ingest(EventLog(self._database, self._partitions), self._wakeups.committed)
         self._ingest_service = IngestService(access, self._ingest, now, settings.retention_days)
@@ -112,12 +112,13 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to serve."""
-        await self._database.open()
-        if self._at.websocket_socket:
-            await self._sockets.start(self._at.websocket_socket)
-        await self._server.start()
+        # First what may fail: there is nothing to undo then.
         if self._metrics_address:
             self._gauges.serve(*self._metrics_address)
+        if self._at.websocket_socket:
+            await self._sockets.start(self._at.websocket_socket)
+        await self._database.open()
+        await self._server.start()
         # What is here by now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()

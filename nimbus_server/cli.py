@@ -204,7 +204,9 @@ def tail(
     user: Annotated[str | None, typer.Option(help="Only events about this user.")] = None,
     props: Annotated[str | None, typer.Option(help="Only events with these: a JSON object.")] = None,
     after: Annotated[int | None, typer.Option(min=0, help="Begin behind this position.")] = None,
-    since: Annotated[str | None, typer.Option(help="Begin with what came then: 2026-01-31T12:00Z, or 10m ago.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Begin with what came then: 2026-01-31T12:00, or 90s, 10m, 2h, 7d ago.")
+    ] = None,
     earliest: Annotated[bool, typer.Option("--earliest", help="Begin with the oldest event.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
@@ -224,7 +226,8 @@ def tail(
     or a key.
 
     It begins with what comes from now on, unless --after, --since or
-    --earliest say otherwise. While Nimbus is away it waits, and then goes on
+    --earliest say otherwise. Times are those of this machine's zone; --since
+    goes by when events came, which may be later than the time shown. While Nimbus is away it waits, and then goes on
     where it was. Events go to standard output, everything else to standard
     error.
 

@@ -103,6 +103,13 @@ class Settings(BaseSettings):
             return value.strip().replace("postgresql+asyncpg://", "postgresql://", 1) or None
         return value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_has_a_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("it begins with redis://, rediss:// or unix://")
+        return value
+
     @field_validator("jwt_secret", "retention_days", "redis_url", "metrics_port", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:

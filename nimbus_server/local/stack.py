@@ -111,6 +111,9 @@ class Stack:
         self._held.callback(http.release)
         grpc = reserve(wanted.bind_address, wanted.grpc_port, "--grpc-port")
         self._held.callback(grpc.release)
+        if wanted.metrics_port is not None:
+            # Not held: Worker 0 shares it with nobody.
+            reserve(wanted.bind_address, wanted.metrics_port, f"{PREFIX}METRICS_PORT").release()
         self.settings = wanted.model_copy(
             update={"bind_address": http.address, "http_port": http.port, "grpc_port": grpc.port}
         )

@@ -73,6 +73,7 @@ def _welcome(stack: Stack, console: Console, seconds: float) -> None:
         ("REST", base),
         ("gRPC", f"{host}:{settings.grpc_port}"),
         ("Docs", f"{base}/docs"),
+        *([("Metrics", f"http://{host}:{settings.metrics_port}/metrics")] if settings.metrics_port else []),
         ("Data", stack.folder.root),
         ("Logs", stack.folder.logs),
     ):

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 # From one message to the next: what is committed meanwhile goes into one, so that ingest pays little for it.
 PUBLISH_INTERVAL_SECONDS = 0.02
 RETRY_SECONDS = 1.0
+NOT_SENT = "wake-ups are not sent; other workers find out by polling"
+NOT_HEARD = "wake-ups are not heard; polling goes on"
 
 
 class Bus(Protocol):
@@ -39,6 +41,8 @@ class Wakeups:
         self._bus = bus
         self._grown: set[UUID] = set()
         self._work = asyncio.Event()
+        # What is broken, and has been logged.
+        self._broken: set[str] = set()
 
     def committed(self, project_ids: Iterable[UUID]) -> None:
         """Something has been committed to these logs."""
@@ -64,8 +68,9 @@ class Wakeups:
             grown, self._grown = self._grown, set()
             try:
                 await self._bus.publish(grown)
+                self._broken.discard(NOT_SENT)
             except (ConnectionError, NimbusError) as error:
-                log.warning("wake-ups were not sent; other workers find out by polling", error=str(error))
+                self._warn(NOT_SENT, error)
                 await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(PUBLISH_INTERVAL_SECONDS)
 
@@ -74,10 +79,17 @@ class Wakeups:
             try:
                 async with aclosing(self._bus.listen()) as heard:  # type: ignore[type-var]  # both are generators
                     async for project_id in heard:
+                        self._broken.discard(NOT_HEARD)
                         if project_id is None:
                             self._hub.wake_all()
                         else:
                             self._hub.wake(project_id)
             except ConnectionError as error:
-                log.warning("wake-ups are not heard; polling goes on", error=str(error))
+                self._warn(NOT_HEARD, error)
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        """Log it once, until it works again."""
+        if what not in self._broken:
+            self._broken.add(what)
+            log.warning(what, error=str(error))

@@ -132,9 +132,9 @@ class _Notices:
 
     def on_stream(self, position: int) -> None:
         if not self._connected:
-            typer.echo(f"Watching project {self._project_id} behind position {position:,}. Ctrl-C ends.", err=True)
+            typer.echo(f"Watching project {self._project_id} behind position {position}. Ctrl-C ends.", err=True)
         elif self._away:
-            typer.echo(f"Nimbus is back: going on behind position {position:,}.", err=True)
+            typer.echo(f"Nimbus is back: going on behind position {position}.", err=True)
         self._connected, self._away = True, False
 
     def on_break(self, error: NimbusError) -> None:
@@ -145,14 +145,19 @@ class _Notices:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """A time, in UTC unless it has an offset, or so long before now: `90s`, `10m`, `2h`, `7d`. Raises StartupError."""
+    """A time, of this machine's zone unless it has an offset, or so long before now: `90s`, `10m`, `2h`, `7d`.
+
+    Raises StartupError.
+    """
     try:
         if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
             return now - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise StartupError(f"--since takes a time such as 2026-01-31T12:00Z, or 10m, and not {text!r}.") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+        raise StartupError(
+            f"--since takes a time such as 2026-01-31T12:00, or 90s, 10m, 2h or 7d ago, and not {text!r}."
+        ) from None
+    return at.astimezone(UTC)
 
 
 def _object(text: str) -> Mapping[str, object]:

@@ -29,11 +29,13 @@ class _Console(Console):
 def lines_for_people() -> Show:
     """Position, time of this machine's zone, name, user and props; cut to the width of a terminal, where it is one."""
     console = _Console(highlight=False, markup=False, emoji=False)
-    whole = not console.is_terminal
 
     def show(events: Iterable[StoredEvent]) -> None:
         for event in events:
-            console.print(line_of(event), no_wrap=True, overflow="ellipsis", soft_wrap=whole)
+            if console.is_terminal:
+                console.print(line_of(event), no_wrap=True, overflow="ellipsis")
+            else:
+                console.print(line_of(event), soft_wrap=True)
 
     return show
 

@@ -63,6 +63,8 @@ class Streams:
 
 def remote_source(target: str, key_id: str | None, *, tls: bool) -> Source:
     """Nimbus at an address, with credentials from the environment. Raises StartupError where there are none."""
+    if "://" in target:
+        raise StartupError("--grpc-target is HOST:PORT, without http://, such as localhost:50051.")
     secret, token = os.environ.get("NIMBUS_TAIL_SECRET"), os.environ.get("NIMBUS_TOKEN")
     if key_id and secret:
         return Source([target], key=ApiKey(key_id, secret), tls=tls)

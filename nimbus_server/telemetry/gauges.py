@@ -11,7 +11,6 @@ from prometheus_client.registry import Collector
 
 from nimbus_server.consumers.store import ConsumerStore, Lag
 from nimbus_server.errors import NimbusError, StartupError
-from nimbus_server.stream.hub import Hub
 
 log = structlog.get_logger(__name__)
 
@@ -19,13 +18,11 @@ REFRESH_SECONDS = 5.0
 
 
 class Gauges(Collector):
-    """The lag of consumers, the same in every process, and this one's streams. Call `run` for as long as it serves."""
+    """The lag of consumers, the same in every process. Call `run` for as long as it serves."""
 
-    def __init__(self, consumers: ConsumerStore, hub: Hub) -> None:
+    def __init__(self, consumers: ConsumerStore) -> None:
         self._consumers = consumers
-        self._hub = hub
         self._lags: list[Lag] = []
-        self._streams = 0
         self._server: WSGIServer | None = None
 
     def serve(self, address: str, port: int) -> None:
@@ -54,7 +51,6 @@ class Gauges(Collector):
                 self._lags = []  # the database is away: better no lag than an old one
             except Exception:
                 log.exception("lags could not be read")
-            self._streams = len(self._hub.subscriptions)
             await asyncio.sleep(REFRESH_SECONDS)
 
     def collect(self) -> Iterable[Metric]:
@@ -67,4 +63,3 @@ class Gauges(Collector):
             active.add_metric((str(one.project_id), one.name), one.active)
         yield lag
         yield active
-        yield GaugeMetricFamily("nimbus_streams", "Streams open in the process that answers.", value=self._streams)

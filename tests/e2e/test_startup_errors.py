@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from conftest import ENVIRONMENT, Stack
+from cryptography.fernet import Fernet
 
 from nimbus.v1 import health_service_pb2, health_service_pb2_grpc
 
@@ -42,6 +43,18 @@ def test_a_taken_port(scratch: Path, option: str) -> None:
     assert refused(ran, port, option)
 
 
+def test_a_taken_port_for_metrics(scratch: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ports = ("--http-port", "0", "--grpc-port", "0")
+        ran = nimbus("up", "--data-dir", str(scratch / "data"), *ports, NIMBUS_METRICS_PORT=port)
+        assert refused(ran, port, "NIMBUS_METRICS_PORT")
+        secrets = {"NIMBUS_JWT_SECRET": "x" * 32, "NIMBUS_SECRET_KEYS": Fernet.generate_key().decode()}
+        database = {"NIMBUS_DATABASE_URL": "postgresql:///none?host=/nowhere"}
+        ran = nimbus("serve", "--socket", str(scratch / "s"), NIMBUS_METRICS_PORT=port, **secrets, **database)
+    assert refused(ran, port, "NIMBUS_METRICS_PORT")
+
+
 def test_a_second_instance_on_the_same_folder(stack: Stack) -> None:
     ran = nimbus("up", "--data-dir", str(stack.data_dir), "--http-port", "0", "--grpc-port", "0")
     assert refused(ran, "Another Nimbus", str(stack.data_dir), "--data-dir")
@@ -55,6 +68,10 @@ def test_a_folder_that_can_not_be_made(scratch: Path) -> None:
 
 def test_a_setting_that_makes_no_sense() -> None:
     assert refused(nimbus("config", NIMBUS_HTTP_PORT="eighty"), "NIMBUS_HTTP_PORT")
+
+
+def test_a_redis_that_has_no_such_address() -> None:
+    assert refused(nimbus("config", NIMBUS_REDIS_URL="localhost:6379"), "NIMBUS_REDIS_URL", "redis://")
 
 
 def test_a_server_without_secrets() -> None:

@@ -50,7 +50,9 @@ def test_filters_and_starts(stack: Stack, three: Account) -> None:
     assert seqs("--earliest", "--props", '{"plan": "pro"}', "--limit", 2) == [1, 2]
     assert seqs("--after", 2, "--limit", 1) == [3]
     assert seqs("--since", "10m", "--limit", 1) == [1]
-    assert seqs("--since", f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%S}", "--limit", 1) == [1]
+    assert seqs(
+        "--since", f"{datetime.now(UTC).astimezone() - timedelta(hours=1):%Y-%m-%dT%H:%M:%S}", "--limit", 1
+    ) == [1]
 
 
 def test_json_is_an_object_a_line_as_soon_as_it_comes(stack: Stack, account: Account) -> None:
@@ -65,6 +67,12 @@ def test_json_is_an_object_a_line_as_soon_as_it_comes(stack: Stack, account: Acc
     out, err = process.communicate(timeout=SECONDS_MAX)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
+
+
+def test_what_is_piped_is_whole(stack: Stack, account: Account) -> None:
+    send(stack, account, Event("long", "u", {"text": "x" * 3000}))
+    status, out, err = run(account, *local(stack), "--earliest", "--limit", 1)
+    assert (status, out.count("\n"), "x" * 3000 in out, "\x1b" in out) == (0, 1, True, False), err
 
 
 def test_a_terminal_has_colours_a_width_and_no_commands_of_senders(stack: Stack, account: Account) -> None:
@@ -113,6 +121,7 @@ def test_what_can_not_be_done_is_one_line(stack: Stack, three: Account, scratch:
         ((*local(stack), "--since", "yesterday"), "--since takes"),
         ((*local(stack), "--props", "[1]"), "--props takes"),
         ((*local(stack), "--key-id", "k"), "--grpc-target"),
+        (("--grpc-target", stack.url), "HOST:PORT"),
     ):
         status, out, err = run(three, *arguments)
         assert (status, out, err.count("\n")) == (1, "", 1), err
