@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import structlog
 from cachetools import TTLCache
 
+from nimbus_server import patience
 from nimbus_server.accounts import signatures
 from nimbus_server.accounts.api_keys import SecretBox, is_well_formed
 from nimbus_server.accounts.caller import Caller, Machine, Person
@@ -21,7 +22,11 @@ log = structlog.get_logger(__name__)
 
 
 class Authenticator:
-    """Checks tokens and signatures against the accounts kept."""
+    """Checks tokens and signatures against the accounts kept.
+
+    Every method raises NimbusError with STORAGE_UNAVAILABLE where the database has not answered by `until`, in the
+    event loop's time.
+    """
 
     def __init__(self, store: AccountStore, tokens: Tokens, secrets: SecretBox) -> None:
         self._store = store
@@ -29,33 +34,35 @@ class Authenticator:
         self._secrets = secrets
         self._remembered: TTLCache[str, tuple[UUID, str]] = TTLCache(KEYS_REMEMBERED, REMEMBERED_SECONDS)
 
-    async def person(self, token: str, kind: TokenKind) -> Person:
+    async def person(self, token: str, kind: TokenKind, until: float) -> Person:
         """The user whom the token speaks for.
 
         Raises NimbusError with TOKEN_INVALID, TOKEN_EXPIRED or SESSION_ENDED.
         """
         claims = self._tokens.read(token, kind)
-        if not await self._store.session_is_open(claims.session_id):
+        if not await patience.in_time(until, self._store.session_is_open(claims.session_id)):
             raise session_ended()
         return Person(claims.user_id, claims.session_id, claims.token_id, claims.expires_at)
 
-    async def stream_opener(self, token: str, now: datetime) -> Caller:
+    async def stream_opener(self, token: str, now: datetime, until: float) -> Caller:
         """Whoever a token of CreateStreamToken was made for, and for that project alone.
 
         Raises NimbusError with TOKEN_INVALID, TOKEN_EXPIRED, SESSION_ENDED or API_KEY_UNKNOWN.
         """
         claims = self._tokens.read_stream(token)
         if claims.key_id is not None:
-            if await self._store.api_key(claims.key_id) is None:
+            if await patience.in_time(until, self._store.api_key(claims.key_id)) is None:
                 raise api_key_unknown()
             return Machine(claims.project_id, claims.key_id, now, signature="")
         if claims.user_id is None or claims.session_id is None:
             raise TypeError("a token that opens streams is a key's or a person's")
-        if not await self._store.session_is_open(claims.session_id):
+        if not await patience.in_time(until, self._store.session_is_open(claims.session_id)):
             raise session_ended()
         return Person(claims.user_id, claims.session_id, uuid4(), only_project=claims.project_id)
 
-    async def machine(self, request: SignedRequest, now: datetime, *, key_is_checked_later: bool = False) -> Machine:
+    async def machine(
+        self, request: SignedRequest, now: datetime, until: float, *, key_is_checked_later: bool = False
+    ) -> Machine:
         """The project's key that signed the request.
 
         A key is looked up for each request, so that a rotated one is dead at once in every worker; one that
@@ -64,11 +71,11 @@ class Authenticator:
         """
         at = signatures.signed_at(request, now)
         remembered = self._remembered.get(request.key_id) if key_is_checked_later else None
-        project_id, secret = remembered or await self._look_up(request.key_id)
+        project_id, secret = remembered or await self._look_up(request.key_id, until)
         return Machine(project_id, request.key_id, at, signatures.verify(request, secret))
 
-    async def _look_up(self, key_id: str) -> tuple[UUID, str]:
-        key = await self._store.api_key(key_id) if is_well_formed(key_id) else None
+    async def _look_up(self, key_id: str, until: float) -> tuple[UUID, str]:
+        key = await patience.in_time(until, self._store.api_key(key_id)) if is_well_formed(key_id) else None
         secret = self._secrets.open(key.secret_encrypted) if key else None
         if key and secret is None:
             log.error("no key in NIMBUS_SECRET_KEYS opens this API secret", api_key_id=key_id)

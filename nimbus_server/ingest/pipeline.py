@@ -1,15 +1,15 @@
 """The way of a batch from its caller to the log: it waits in the queue, and a writer commits all that waits at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TypeVar
 from uuid import UUID
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
-from nimbus_server.errors import NimbusError, overloaded, storage_unavailable
+from nimbus_server import patience
+from nimbus_server.errors import NimbusError, overloaded
 from nimbus_server.ingest.commit import Append, Stored
 from nimbus_server.ingest.decode import Batch, Origin
 from nimbus_server.ingest.queue import Queue, Waiting
@@ -18,10 +18,6 @@ from nimbus_server.ingest.store import EventLog
 
 log = structlog.get_logger(__name__)
 
-# How long a batch waits for a lost database: less than the edge gives a call by default.
-PATIENCE_SECONDS_MAX = 10.0
-# Left of a caller's deadline for the answer itself, but no more than half of it.
-ANSWER_SECONDS = 0.5
 # Commits at a time that wait for the lock of one project, each with a connection.
 LANES_MAX = 4
 COMMITS_PER_LANE = 20
@@ -30,8 +26,6 @@ PROJECTS_PER_COMMIT = 500
 COMMIT_INTERVAL_SECONDS = 0.01
 # What an event takes in memory beside its texts, and what one does that is refused.
 EVENT_OVERHEAD_BYTES = 300
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +81,15 @@ class Ingest:
         Pass the result to `receipt` or `abandon`. Raises NimbusError with STORAGE_UNAVAILABLE once the deadline is
         near, or at once OVERLOADED where the queue is full and the batch does not wait for room.
         """
-        until = asyncio.get_running_loop().time() + _patience(deadline_seconds)
+        until = patience.until(deadline_seconds)
         size = sum(len(event.texts) for event in batch.events)
         size += EVENT_OVERHEAD_BYTES * (len(batch.events) + len(batch.refusals))
         if not self._log.has_partitions(batch.events):
-            await _in_time(until, self._make_partitions(batch))
+            await patience.in_time(until, self._make_partitions(batch))
         if not self._queue.has_room(project_id, len(batch.events), size):
             if not waits_for_room:
                 raise overloaded()
-            await _in_time(until, self._wait_for_room(project_id, batch, size))
+            await patience.in_time(until, self._wait_for_room(project_id, batch, size))
         waiting = Waiting(Append(project_id, origin.key_id, batch.events, origin.received_at), size)
         self._queue.put(waiting)
         self._work.set()
@@ -104,7 +98,7 @@ class Ingest:
     async def receipt(self, submitted: "Submitted") -> Receipt:
         """What became of the batch, after its commit. Raises what `store` does."""
         try:
-            return Receipt(submitted.batch, await _in_time(submitted.until, submitted.waiting.outcome))
+            return Receipt(submitted.batch, await patience.in_time(submitted.until, submitted.waiting.outcome))
         finally:
             self.abandon(submitted)
 
@@ -222,12 +216,6 @@ class Ingest:
                 _resolve(one, error)
 
 
-def _patience(deadline_seconds: float | None) -> float:
-    if deadline_seconds is None:
-        return PATIENCE_SECONDS_MAX
-    return min(max(deadline_seconds - ANSWER_SECONDS, deadline_seconds / 2), PATIENCE_SECONDS_MAX)
-
-
 def _resolve(waiting: Waiting, outcome: Stored | Exception) -> None:
     if waiting.outcome.done():
         return
@@ -235,14 +223,6 @@ def _resolve(waiting: Waiting, outcome: Stored | Exception) -> None:
         waiting.outcome.set_exception(outcome)
     else:
         waiting.outcome.set_result(outcome)
-
-
-async def _in_time(until: float, awaitable: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout_at(until):
-            return await awaitable
-    except TimeoutError:
-        raise storage_unavailable() from None
 
 
 def _until_storage_is_back() -> AsyncRetrying:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from nimbus_server import patience
 from nimbus_server.accounts.caller import Machine, caller
 from nimbus_server.clock import DAY, Clock, micros
 from nimbus_server.errors import NimbusError
@@ -56,29 +57,39 @@ class Reader:
         self._turn_of_machines, self._turn_of_people = asyncio.Lock(), asyncio.Lock()
 
     async def read(
-        self, raw: bytes, parse: Callable[[], SentBatch], *, packed: bool = False, number: int = 0
+        self,
+        raw: bytes,
+        parse: Callable[[], SentBatch],
+        *,
+        packed: bool = False,
+        number: int = 0,
+        seconds_left: float | None = None,
     ) -> ReadBatch:
         """The batch in a request, if the caller may write to its project; `number` is that of a batch in a stream.
 
         `raw` is the request as it came; `packed` says that it may be small for what is in it. What `parse` makes of it
         is gone when this returns. Raises NimbusError with BATCH_EMPTY, BATCH_TOO_LARGE, PROJECT_MISMATCH,
-        PROJECT_NOT_FOUND, or what `parse` does.
+        PROJECT_NOT_FOUND, STORAGE_UNAVAILABLE once the call has few `seconds_left`, or what `parse` does.
         """
+        until = patience.until(seconds_left)
         if len(raw) <= SMALL_BYTES and not packed:
-            return await self._read(parse(), number, EVENTS_MAX)
+            return await self._read(parse(), number, EVENTS_MAX, until)
         if len(raw) > COUNTED_BYTES and has_more_events(raw, EVENTS_MAX):
             check_count(EVENTS_MAX + 1)
         turn = self._turn_of_machines if isinstance(caller(), Machine) else self._turn_of_people
         try:
             async with turn:
-                return await self._read(parse(), number, SLICE_EVENTS)
+                return await self._read(parse(), number, SLICE_EVENTS, until)
         except NimbusError as error:
             # Its traceback would hold what was parsed until the caller is told.
             raise error.with_traceback(None) from None
 
-    async def _read(self, sent: SentBatch, number: int, slice_events: int) -> ReadBatch:
+    async def _read(self, sent: SentBatch, number: int, slice_events: int, until: float) -> ReadBatch:
         who = caller()
-        await self._access.require(who, sent.project)
+        if isinstance(who, Machine):
+            await self._access.require(who, sent.project)  # knows it without asking
+        else:
+            await patience.in_time(until, self._access.require(who, sent.project))
         received_at = micros(self._clock())
         machine = who if isinstance(who, Machine) else None
         origin = Origin(

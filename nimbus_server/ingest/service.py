@@ -46,13 +46,14 @@ class IngestService:
     async def IngestEvents(self, request: Unread) -> pb.IngestEventsResponse:
         call = current_call.get()
         if call.rest_path is None:
-            read = await self._requests.read(request.raw, partial(_single, request))
+            read = await self._requests.read(request.raw, partial(_single, request), seconds_left=call.seconds_left)
         else:
             refuse_query(call.rest_path)
             encoding = call.metadata.get("content-encoding", "")
             parse = partial(_json, request, encoding)
-            read = await self._requests.read(request.raw, parse, packed=bool(encoding))
-        receipt = await self._ingest.store(read.project, read.batch, read.origin, call.deadline_seconds)
+            packed = bool(encoding)
+            read = await self._requests.read(request.raw, parse, packed=packed, seconds_left=call.seconds_left)
+        receipt = await self._ingest.store(read.project, read.batch, read.origin, call.seconds_left)
         return _response(receipt, read)
 
     async def IngestEventStream(

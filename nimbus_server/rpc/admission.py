@@ -3,6 +3,7 @@
 from google.protobuf.message import Message
 
 from nimbus.v1.access_pb2 import Access
+from nimbus_server import patience
 from nimbus_server.accounts.authenticator import Authenticator
 from nimbus_server.accounts.caller import Caller
 from nimbus_server.accounts.signatures import SignedRequest
@@ -29,16 +30,17 @@ class Admission:
 
         Raises NimbusError with CREDENTIALS_MISSING and what the methods of Authenticator do.
         """
+        until = patience.until(call.seconds_left)
         if rpc.access == Access.ACCESS_STREAM and (token := getattr(request, "token", "")):
-            return await self._authenticator.stream_opener(token, self._clock())
+            return await self._authenticator.stream_opener(token, self._clock(), until)
         if rpc.access in FOR_MACHINES and any(h in call.metadata for h in SIGNATURE_HEADERS):
             signed = _signed_request(call, raw, request)
-            return await self._authenticator.machine(signed, self._clock(), key_is_checked_later=rpc.is_ingest)
+            return await self._authenticator.machine(signed, self._clock(), until, key_is_checked_later=rpc.is_ingest)
         scheme, _, token = call.metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NimbusError(Reason.CREDENTIALS_MISSING, _what_is_needed(rpc))
         kind = TokenKind.REFRESH if rpc.access == Access.ACCESS_REFRESH else TokenKind.ACCESS
-        return await self._authenticator.person(token.strip(), kind)
+        return await self._authenticator.person(token.strip(), kind, until)
 
 
 def _signed_request(call: Call, raw: bytes, request: Message | None) -> SignedRequest:

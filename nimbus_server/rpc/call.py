@@ -35,6 +35,12 @@ class Call:
     rest_path: str | None
     deadline_seconds: float | None
     cut_off: Callable[[NimbusError], None] | None = field(default=None, repr=False)
+    _began: float = field(default_factory=time.monotonic, repr=False)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of `deadline_seconds`, by now."""
+        return None if self.deadline_seconds is None else self.deadline_seconds - (time.monotonic() - self._began)
 
     @property
     def is_rest(self) -> bool:

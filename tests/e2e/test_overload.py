@@ -131,3 +131,15 @@ def test_over_rest_it_is_503_with_retry_after_and_then_works_again(own: Stack) -
     assert refused.json()["details"][0]["reason"] == "STORAGE_UNAVAILABLE"
     wait_until(lambda: post().status_code == 200)
     assert post().json()["duplicates"] == 1
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_who_is_not_known_yet_is_told_in_time_as_well(own: Stack, signed: bool) -> None:
+    account = new_account(own)
+    body = b'{"project_id": "%b", "events": [{"name": "n"}]}' % account.project_id.encode()
+    headers = account.bearer
+    if signed:
+        headers = signature_headers(account.api_key_id, account.api_key_secret, "/v1/events", body)
+    with hanging_postgres(own):
+        refused = requests.post(f"{own.url}/v1/events", body, headers=headers, timeout=30)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

@@ -19,6 +19,9 @@ from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.postgres.database import Database
 from nimbus_server.projects.store import ProjectStore
 
+# In the time of any event loop.
+LATER = 1e12
+
 
 @dataclass(frozen=True)
 class World:
@@ -107,27 +110,27 @@ async def test_logout_ends_the_session_for_both_its_tokens_and_no_other_session(
     pair, others = world.tokens.issue(user, session), world.tokens.issue(user, other)
     await world.accounts.start_session(session, user, pair.refresh_token_id, 3600)
     await world.accounts.start_session(other, user, others.refresh_token_id, 3600)
-    assert (await world.authenticator.person(pair.access_token, TokenKind.ACCESS)).user_id == user
+    assert (await world.authenticator.person(pair.access_token, TokenKind.ACCESS, LATER)).user_id == user
 
     for _ in range(2):
         await world.accounts.end_session(session)
     for token, kind in ((pair.access_token, TokenKind.ACCESS), (pair.refresh_token, TokenKind.REFRESH)):
         with of(Reason.SESSION_ENDED):
-            await world.authenticator.person(token, kind)
+            await world.authenticator.person(token, kind, LATER)
     assert not await world.accounts.rotate_session(session, pair.refresh_token_id, uuid4(), 3600)
-    assert (await world.authenticator.person(others.access_token, TokenKind.ACCESS)).session_id == other
+    assert (await world.authenticator.person(others.access_token, TokenKind.ACCESS, LATER)).session_id == other
 
 
 async def test_a_token_of_a_session_that_never_was_does_not_get_in(world: World) -> None:
     pair = world.tokens.issue(await new_user(world.database), uuid4())
     with of(Reason.SESSION_ENDED):
-        await world.authenticator.person(pair.access_token, TokenKind.ACCESS)
+        await world.authenticator.person(pair.access_token, TokenKind.ACCESS, LATER)
 
 
 async def test_a_signed_request_is_its_projects(world: World) -> None:
     _, project, key = await new_machine(world)
     request = request_signed_by(key)
-    machine = await world.authenticator.machine(replace(request, signature=request.signature.upper()), NOW)
+    machine = await world.authenticator.machine(replace(request, signature=request.signature.upper()), NOW, LATER)
     assert (machine.project_id, machine.key_id, machine.signed_at) == (project, key.id, NOW)
     assert machine.signature == request.signature, "in one spelling: identities are made of it"
 
@@ -145,16 +148,16 @@ async def test_a_wrong_signature_secret_or_key_has_its_reason(world: World) -> N
         (replace(good, timestamp=str(NOW.timestamp() - 301)), Reason.SIGNATURE_STALE),
     ):
         with of(reason):
-            await world.authenticator.machine(request, NOW)
+            await world.authenticator.machine(request, NOW, LATER)
 
 
 async def test_a_rotated_key_signs_no_more(world: World) -> None:
     owner, project, old = await new_machine(world)
     new = new_api_key()
     await ProjectStore(world.database).rotate_key(owner, project, new.id, world.box.seal(new.secret), 0)
-    assert (await world.authenticator.machine(request_signed_by(new), NOW)).project_id == project
+    assert (await world.authenticator.machine(request_signed_by(new), NOW, LATER)).project_id == project
     with of(Reason.API_KEY_UNKNOWN):
-        await world.authenticator.machine(request_signed_by(old), NOW)
+        await world.authenticator.machine(request_signed_by(old), NOW, LATER)
 
 
 async def test_no_secret_is_stored_in_the_clear(world: World) -> None:
