@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench check format lint types imports drift proto edge generate release lock clean
+.PHONY: help run test tools soak bench check format lint types imports drift proto edge generate release lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -14,6 +14,8 @@ run: $(VENV)/.ready ## Bring up the whole stack; options with ARGS="--http-port 
 
 test: $(VENV)/.ready-dev ## Run all tests against real servers; options with ARGS="-k name"
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+tools: $(VENV)/.ready-dev ## Install what README's examples and development use beside Nimbus: requests, grpcurl and more
 
 # For as many kills and as many seconds at least.
 KILLS   ?= 50

@@ -8,6 +8,14 @@ import structlog
 from nimbus_server.settings import Settings
 
 
+class _NoBrokenStreams(logging.Filter):
+    """Leaves out what gRPC logs, with a traceback, when a client goes away while something is on its way to it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
 def configure(settings: Settings) -> None:
     """Send the logs of this process, its libraries' included, to standard error, from `settings.log_level` up."""
     level = logging.getLevelNamesMapping()[settings.log_level]
@@ -38,5 +46,6 @@ def configure(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_NoBrokenStreams())
     # psycopg's pool warns here of connections that it could not make.
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, level))

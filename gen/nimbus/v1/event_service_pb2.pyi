@@ -432,7 +432,9 @@ class ListEventsRequest(_message.Message):
     user_id: _builtins.str
     """Only events about this user. Default: all."""
     props: _builtins.str
-    """A JSON object, such as `{"plan": "pro"}`: only events whose props contain it. At most 10,240 bytes. Default: all."""
+    """A JSON object, such as `{"plan": "pro"}`: only events whose props contain it. At most 10,240 bytes and 20 values,
+    each object and list counted. Default: all.
+    """
     limit: _builtins.int
     """Most events to return, 1 to 200. Default 50."""
     offset: _builtins.int

@@ -122,7 +122,7 @@ class SubscribeEventsRequest(_message.Message):
     """Only events about this user. Default: all."""
     props: _builtins.str
     """A JSON object, such as `{"plan": "pro"}`: only events whose props contain it, as ListEvents has it. At most 10,240
-    bytes. Default: all.
+    bytes and 20 values, each object and list counted. Default: all.
     """
     props_form: Global___PropsForm.ValueType
     """How props are sent. Default: Struct."""
@@ -131,7 +131,7 @@ class SubscribeEventsRequest(_message.Message):
     heartbeat_seconds: _builtins.int
     """Longest silence in seconds, 1 to 15. Default 15."""
     consumer: _builtins.str
-    """Name of a consumer whose position the server keeps, 1 to 200 characters. Comes into being with its first stream,
+    """Name of a consumer whose position the server keeps, 1 to 200 characters, not `.` or `..`. Comes into being with its first stream,
     at the position where that starts; a project has up to 1,000. Default: none.
     """
     consumer_conflict: Global___ConsumerConflict.ValueType
@@ -229,14 +229,18 @@ class StreamEventsRequest(_message.Message):
     user_id: _builtins.str
     """Only events about this user. Default: all."""
     props: _builtins.str
-    """As in SubscribeEventsRequest."""
+    """A JSON object, such as `{"plan": "pro"}`: only events whose props contain it. At most 10,240 bytes and 20 values.
+    Default: all.
+    """
     heartbeat_seconds: _builtins.int
     """Longest silence in seconds, 1 to 15. Default 15."""
     token: _builtins.str
     """From CreateStreamToken, where no header can be sent. It stands in no log of Nimbus."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """With the first event that the server received at or after this time, as in SubscribeEventsRequest."""
+        """With the first event that the server received at or after this time, such as 2026-01-31T12:00:00Z; latest, where
+        there is none yet. Some that were received up to 15 seconds earlier may follow.
+        """
 
     @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

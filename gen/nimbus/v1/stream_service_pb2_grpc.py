@@ -88,26 +88,29 @@ class StreamServiceServicer:
 
         A reader that takes its time is waited for, and nothing is lost by it. A stream lasts until the client ends it or
         access is withdrawn: key rotated, session ended, token expired, membership or project gone. That ends it within
-        seconds, with the reason. A server that stops ends it with WORKER_UNAVAILABLE: connect again at once. A connection
-        that breaks shows as UNAVAILABLE or CANCELLED, or as INTERNAL without an ErrorInfo.
+        seconds, with the reason; a client that takes nothing is cut off five seconds later. A database that was restored to
+        an earlier time ends it with POSITION_AHEAD. A server that stops ends it with WORKER_UNAVAILABLE: connect again at
+        once. A connection that breaks shows as UNAVAILABLE or CANCELLED, or as INTERNAL without an ErrorInfo.
 
         Errors: FIELD_INVALID, FIELD_REQUIRED, FIELD_TOO_LONG, PROJECT_NOT_FOUND, PROJECT_MISMATCH, POSITION_AHEAD,
-        CONSUMER_BUSY, CONSUMER_TAKEN_OVER, OVERLOADED, STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE, and those of credentials.
+        CONSUMER_BUSY, CONSUMER_TAKEN_OVER, CONSUMER_NOT_FOUND, OVERLOADED, STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE,
+        DEADLINE_EXCEEDED, and those of credentials.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request, context):
-        """The same as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), for browsers and
-        curl.
+        """Streams a project's events as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html),
+        for browsers and curl.
 
         Each event of the log is one message `event: event`, its `id` the position, its `data` the JSON that `GET /v1/events`
         shows. `event: position` has `{"position": "N"}` as data and N as its id: at the start and every `heartbeat_seconds`
         while nothing matches. `event: error` has the JSON of an error, and is the last message. A client that comes back
         with `Last-Event-ID`, as browsers do by themselves, goes on behind it.
 
-        An EventSource can't send headers: give it `token`, from CreateStreamToken.
+        In a browser listen with `addEventListener("event", …)`: there are no messages without a name. An EventSource can't
+        send headers: give it `token`, from CreateStreamToken.
 
         Errors: as SubscribeEvents.
         """
