@@ -199,7 +199,9 @@ def bench(
 
 @app.command()
 def tail(
-    project: Annotated[UUID, typer.Argument(help="Whose events to watch.")],
+    project: Annotated[
+        UUID | None, typer.Argument(help="Whose events to watch; left out, shows which there are.")
+    ] = None,
     name: Annotated[list[str] | None, typer.Option(help="Only events of this name; again for more names.")] = None,
     user: Annotated[str | None, typer.Option(help="Only events about this user.")] = None,
     props: Annotated[str | None, typer.Option(help="Only events with these: a JSON object.")] = None,
@@ -234,10 +236,12 @@ def tail(
     Exit status: 0 after --limit events, 1 if it could not go on, 130 if it
     was stopped, 141 if nobody reads its output any more.
     """
-    from nimbus_server.tail.command import Options
+    from nimbus_server.tail.command import Options, which_project
     from nimbus_server.tail.command import tail as watch
 
     settings = _load(data_dir=data_dir)
+    if project is None:
+        _fail("Which PROJECT?" if grpc_target else str(_run(lambda: which_project(settings))))
     options = Options(
         project, name or (), user, props, after, since, earliest, as_json, limit, grpc_target, key_id, tls
     )

@@ -79,10 +79,12 @@ def find_source(path: Path, form: Format | None) -> Source:
 
     Raises StartupError where it can't be read, its form is not known, or its header is wrong.
     """
+    if not path.exists():
+        raise StartupError(f"{path} can't be read: No such file or directory.")
     form = form or SUFFIXES.get(Path(_without_gz(path)).suffix.lower())
     if form is None:
         raise StartupError(f"{path}: say with --format whether this is jsonl or csv; its name does not tell.")
-    source = Source(path, form, path.stat().st_size if path.exists() else 0)
+    source = Source(path, form, path.stat().st_size)
     try:
         with Lines(path) as lines:
             next(_READERS[form](lines), None)

@@ -16,9 +16,11 @@ import typer
 from nimbus_client import AsyncSubscription, NimbusError, RetryPolicy
 from nimbus_client.progress import subscribe_request
 from nimbus_server.errors import StartupError
+from nimbus_server.importer.target import with_database
 from nimbus_server.settings import Settings
 from nimbus_server.tail.show import Show, lines_for_people, lines_for_programs, visible
 from nimbus_server.tail.source import Source, Streams, local_source, remote_source
+from nimbus_server.tail.store import newest_projects
 
 DONE = 0
 # As shells have it for a program that SIGPIPE ended.
@@ -62,6 +64,15 @@ async def tail(settings: Settings, options: Options) -> int:
     # What is buffered still would fail when Python ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return UNREAD
+
+
+async def which_project(settings: Settings) -> StartupError:
+    """What to tell someone who has named none. Raises StartupError where no Nimbus runs there."""
+    found = await newest_projects(with_database(settings))
+    if not found:
+        return StartupError("There is no project yet: create one with POST /v1/projects.")
+    lines = [f"  {project_id}  {visible(name)}" for project_id, name in found]
+    return StartupError("\n".join(("Which project? The newest are:", *lines)))
 
 
 async def _nobody_reads() -> None:

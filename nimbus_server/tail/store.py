@@ -1,4 +1,4 @@
-"""A project's key, out of the database."""
+"""What the database knows of projects: their names, and the key of one."""
 
 from uuid import UUID
 
@@ -6,6 +6,19 @@ import psycopg
 
 from nimbus_server.errors import StartupError
 from nimbus_server.settings import Settings
+
+PROJECTS_SHOWN = 50
+
+
+async def newest_projects(settings: Settings) -> list[tuple[UUID, str]]:
+    """Ids and names of the newest projects. Raises StartupError."""
+    dsn = settings.database_url.get_secret_value() if settings.database_url else ""
+    query = "SELECT id, name FROM projects ORDER BY created_at DESC LIMIT %s"
+    try:
+        async with await psycopg.AsyncConnection.connect(dsn) as connection:
+            return await (await connection.execute(query, (PROJECTS_SHOWN,))).fetchall()
+    except psycopg.Error as error:
+        raise StartupError(f"The database can't be reached: {error}".strip()) from error
 
 
 async def sealed_key(settings: Settings, project_id: UUID) -> tuple[str, bytes]:

@@ -7,6 +7,8 @@ import pty
 import re
 import signal
 import struct
+import subprocess
+import sys
 import termios
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,6 +128,13 @@ def test_what_can_not_be_done_is_one_line(stack: Stack, three: Account, scratch:
         status, out, err = run(three, *arguments)
         assert (status, out, err.count("\n")) == (1, "", 1), err
         assert said in err
+
+
+def test_who_names_no_project_is_shown_which_there_are(stack: Stack, three: Account) -> None:
+    command = [sys.executable, "-m", "nimbus_server", "tail", *map(str, local(stack))]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"\n  {three.project_id}  a project\n" in ran.stderr
 
 
 def test_secrets_that_are_not_on_disk_must_be_given(stack: Stack, three: Account, scratch: Path) -> None:

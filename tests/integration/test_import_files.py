@@ -198,6 +198,7 @@ def test_a_wrong_header_is_told_before_anything_is_read(tmp_path: Path, header: 
 def test_a_suffix_tells_the_form_unless_it_is_given(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.NDJSON", "a.json", "a.json.gz"):
         assert len(events(tmp_path / name, GOOD)) == 1
+    (tmp_path / "a.txt").touch()
     with pytest.raises(StartupError, match="--format"):
         find_source(tmp_path / "a.txt", None)
     assert len(blocks(tmp_path / "a.csv", GOOD, Format.JSONL)[0].events) == 1
