@@ -116,6 +116,16 @@ class Stack:
         up.set()
 
 
+# Runs `nimbus` so that a Ctrl-C reaches it: what a shell has put into the background ignores that, and hands it on.
+# Not by `preexec_fn`, which may deadlock in a process with threads, as gRPC brings them.
+INTERRUPTIBLE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[0] = "nimbus"
+runpy.run_module("nimbus_server", run_name="__main__")
+"""
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """A folder with a path short enough for sockets, gone afterwards."""

@@ -1,12 +1,11 @@
 """`nimbus tail` as a process."""
 
 import os
-import signal
 import subprocess
 import sys
 from typing import Any
 
-from conftest import ENVIRONMENT, Account, Stack
+from conftest import ENVIRONMENT, INTERRUPTIBLE, Account, Stack
 
 from nimbus_client import Event, Nimbus
 
@@ -23,13 +22,11 @@ def send(stack: Stack, account: Account, *events: Event) -> None:
 def start(account: Account, *arguments: object, stdout: int = subprocess.PIPE, **environment: str) -> Any:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("NIMBUS_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "nimbus_server", "tail", account.project_id, *map(str, arguments)],
+        [sys.executable, "-c", INTERRUPTIBLE, "tail", account.project_id, *map(str, arguments)],
         env={**clean, **ENVIRONMENT, **environment},
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        # Ctrl-C is ignored by what a shell has put into the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import psycopg
 import pytest
-from conftest import STOPS_AT_ONCE, Account, Stack
+from conftest import INTERRUPTIBLE, STOPS_AT_ONCE, Account, Stack
 
 from nimbus.v1.event_service_pb2 import IngestEventsRequest
 from nimbus_server.bench.events import SLOTS, Requests, as_json, as_proto
@@ -21,13 +21,11 @@ LITTLE = ("--connections", "3", "--in-flight", "2", "--batch", "20", "--markdown
 
 def bench_process(url: str, grpc_target: str, *options: str, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "nimbus_server", "bench", "--url", url, "--grpc-target", grpc_target, *LITTLE, *options],
+        [sys.executable, "-c", INTERRUPTIBLE, "bench", "--url", url, "--grpc-target", grpc_target, *LITTLE, *options],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Ctrl-C is ignored by what a shell has put into the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
 
 
