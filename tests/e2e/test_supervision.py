@@ -26,10 +26,13 @@ def wait_until(true: Callable[[], bool], seconds: float = BACK_SECONDS_MAX) -> N
         time.sleep(0.05)
 
 
-def processes(stack: Stack, marker: str) -> list[psutil.Process]:
-    """The stack's own processes whose command line holds `marker`."""
+def processes(stack: Stack, marker: str = "") -> list[psutil.Process]:
+    """What the supervisor has started with `marker` in the command line; without one, all that comes of that as well.
+
+    What PostgreSQL starts has its command line too, for a moment.
+    """
     assert stack.process is not None
-    children = psutil.Process(stack.process.pid).children(recursive=True)
+    children = psutil.Process(stack.process.pid).children(recursive=not marker)
     return [child for child in children if child.is_running() and marker in " ".join(child.cmdline())]
 
 
@@ -106,7 +109,7 @@ def test_a_stop_leaves_no_process_and_a_start_finds_everything_again(scratch: Pa
     account = new_account(stack)
     try:
         for how in (signal.SIGINT, signal.SIGTERM):
-            started = processes(stack, "")
+            started = processes(stack)
             assert len(started) >= 4
             assert stack.stop(how) == 0
             psutil.wait_procs(started, timeout=5)
@@ -122,7 +125,7 @@ def test_a_stop_leaves_no_process_and_a_start_finds_everything_again(scratch: Pa
 
 def test_a_killed_supervisor_takes_everything_with_it_and_the_next_one_starts(scratch: Path) -> None:
     stack = Stack(scratch / "data", STOPS_AT_ONCE).start()
-    started = processes(stack, "")
+    started = processes(stack)
     stack.stop(signal.SIGKILL)
     gone, alive = psutil.wait_procs(started, timeout=20)
     assert not alive
