@@ -94,6 +94,8 @@ class Page:
     async def match(self, filters: Iterable[EventFilter]) -> Mapping[EventFilter, Sequence[StreamedEvent]]:
         """Which events each of the filters lets through, found out for all of them together."""
         found: dict[EventFilter, list[StreamedEvent]] = {which: [] for which in filters}
+        if not found:
+            return found
         clock = asyncio.get_running_loop().time
         until = clock() + MATCH_SECONDS
         for event in self.events:

@@ -22,6 +22,9 @@ WINDOW_POSITIONS = 20_000
 PAGE_CHARACTERS_MAX = 256 * 1024
 EVENTS_ASKED_MIN = 20
 
+# One snapshot for all statements, taken by the first. With one for each, PostgreSQL would choose the partitions to read
+# before it takes the last of them: what came into a new partition just then would be missing, and yet be passed over.
+ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 LAST_SEQ = "SELECT last_seq FROM streams WHERE project_id = %s"
 LAST_SEQS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s)"
 # Those of the events before which there are less than so many characters of props, so always the first.
@@ -96,7 +99,8 @@ class LogReader:
             "props": which.props_json.decode(),
         }
         async with self._database.transaction() as connection, connection.pipeline():
-            # First, so that the page shows at least as much.
+            await connection.execute(ONE_SNAPSHOT)
+            # Before the page is planned, so that it reads every partition in which there is something by now.
             head = await connection.execute(LAST_SEQ, (project_id,))
             await connection.execute(BY_INDEX)
             page = await connection.execute(query, values, binary=True)
@@ -120,6 +124,7 @@ class LogReader:
         Times of arrival rise with positions but for a little: up to the time from `earlier` to `since`.
         """
         async with self._database.transaction() as connection:
+            await connection.execute(ONE_SNAPSHOT)
             low, high = 0, await _last_seq(connection, project_id)
             last = high
             await connection.execute(BY_INDEX)

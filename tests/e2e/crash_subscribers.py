@@ -70,7 +70,10 @@ class Subscriber:
 
     def amiss(self, log: list[tuple[int, int]]) -> int:
         """How many events it saw otherwise than the table has them, or was sent what it should not."""
-        return len(set(log) ^ set(self.seen)) + (self.seen != log) + len(self.wrong)
+        missing, strange = sorted(set(log) - set(self.seen)), sorted(set(self.seen) - set(log))
+        if missing or strange:
+            self.wrong.append(f"{self.name}: has not seen {missing[:20]}, and nobody has sent {strange[:20]}")
+        return len(missing) + len(strange) + (self.seen != log) + len(self.wrong)
 
     async def _follow(self) -> None:
         async with aclosing(self._messages(self)) as messages:

@@ -1,5 +1,6 @@
 """Reading a log from anywhere: pages lead on over what does not match and what is gone, and are never large."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -9,10 +10,12 @@ from storage import append, new_event, new_project, opened, settings_for
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
+from nimbus_server.stream import store
 from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.store import WINDOW_POSITIONS, LogReader
 
 EVERYTHING = EventFilter()
+SLEEPING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 
 @pytest.fixture
@@ -47,3 +50,20 @@ async def test_a_log_goes_on_at_any_position(database: Database, last_seq: int) 
         seen += [event.seq for event in found.events]
         assert position > before
     assert seen == [last_seq + 1, last_seq + 2, last_seq + 3]
+
+
+async def test_a_page_is_what_there_was_when_it_was_asked_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a partition that is made meanwhile would be left out, while the position goes on behind its events."""
+    project, log = await new_project(database), EventLog(database, Partitions(database))
+    await append(log, project, [new_event() for _ in range(3)])
+    # Between the look at the log's end and the page.
+    monkeypatch.setattr(store, "BY_INDEX", "SELECT pg_sleep(0.5)")
+    reading = asyncio.create_task(LogReader(database).page(project, 0, EVERYTHING, 10))
+    async with database.transaction() as connection:
+        while not await (await connection.execute(SLEEPING)).fetchall():
+            pass
+    await append(log, project, [new_event()])
+    found = await reading
+    assert ([event.seq for event in found.events], found.position, found.more) == ([1, 2, 3], 3, False)
