@@ -10,13 +10,11 @@ from uuid import UUID
 import structlog
 
 from nimbus_server.errors import NimbusError
-from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page
-from nimbus_server.stream.store import LogReader
+from nimbus_server.stream.store import EVERYTHING, LogReader
 
 log = structlog.get_logger(__name__)
 
-EVERYTHING = EventFilter()
 # After a failure of the database. Polling would find out as well, but later.
 RETRY_SECONDS = 0.5
 # Positions of subscribers for which what follows is put together once for all who are there.

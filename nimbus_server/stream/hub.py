@@ -10,10 +10,10 @@ from uuid import UUID
 import structlog
 
 from nimbus_server.errors import NimbusError, Reason, position_ahead, worker_unavailable
-from nimbus_server.stream.feed import EVERYTHING, Feed
+from nimbus_server.stream.feed import Feed
 from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page, Shape
-from nimbus_server.stream.store import LogReader
+from nimbus_server.stream.store import EVERYTHING, LogReader
 from nimbus_server.stream.subscription import Subscription
 
 log = structlog.get_logger(__name__)
@@ -30,6 +30,8 @@ PROJECT_SHARE = 0.5
 # To all subscribers of a project together; about what a process can send. Where one is read by very many, more comes of
 # waiting a little for more events a message than of more messages.
 MESSAGES_PER_SECOND_MAX = 5_000
+# What it costs to let a subscriber pass over a page, in messages.
+PASSED_OVER = 0.1
 # Readers of stored pages at a time: each takes a connection and, while it encodes, the processor.
 REPLAYS_MAX = 4
 # Of them for one project, whose pages may take long to find.
@@ -206,18 +208,18 @@ class Hub:
         del self._channels[project_id]
 
 
-async def _offer(page: Page, subscriptions: Iterable[Subscription]) -> int:
-    """Wake those for whom there is something in a page, let the others pass over it, and say how many were woken."""
+async def _offer(page: Page, subscriptions: Iterable[Subscription]) -> float:
+    """Wake those for whom there is something in a page, let others pass over it, and say what it cost in messages."""
     of_filter: dict[EventFilter, list[Subscription]] = {}
     for subscription in subscriptions:
         of_filter.setdefault(subscription.filter, []).append(subscription)
     for_all = of_filter.pop(EVERYTHING, [])
     for subscription in for_all:
         subscription.wake()
-    woken = len(for_all)
+    cost = float(len(for_all))
     for which, matching in (await page.match(of_filter)).items():
         for subscription in of_filter[which]:
             if matching or not subscription.passes_over(page):
                 subscription.wake()
-        woken += len(of_filter[which]) if matching else 0
-    return woken
+        cost += len(of_filter[which]) * (1.0 if matching else PASSED_OVER)
+    return cost
