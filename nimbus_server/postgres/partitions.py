@@ -1,5 +1,6 @@
 """Monthly partitions of `events`, made ahead of time and when an event needs one."""
 
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -12,6 +13,9 @@ ADVISORY_LOCK = 7_346_218_002
 MONTHS_AHEAD = 3
 # What is older lies in `events_before_2020`, which a migration makes.
 FIRST_MONTH = datetime(2020, 1, 1, tzinfo=UTC)
+# From when a partition is there until the first event goes into it. A statement of somebody else's that was planned just
+# before knows nothing of it, and would leave out events that it should have found.
+SETTLE_SECONDS = 0.2
 
 
 def month_of(ts: datetime) -> datetime:
@@ -52,6 +56,7 @@ class Partitions:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
             for month in sorted(lacking):
                 await _create(connection, month)
+        await asyncio.sleep(SETTLE_SECONDS)
         self._known |= lacking
 
     def _lacking(self, months: Iterable[datetime]) -> set[datetime]:
