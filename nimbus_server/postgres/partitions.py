@@ -13,7 +13,7 @@ ADVISORY_LOCK = 7_346_218_002
 MONTHS_AHEAD = 3
 # What is older lies in `events_before_2020`, which a migration makes.
 FIRST_MONTH = datetime(2020, 1, 1, tzinfo=UTC)
-# From when a partition is there until the first event goes into it. A statement of somebody else's that was planned just
+# From when a partition is there until the first event goes into it. Somebody else's statement that was planned just
 # before knows nothing of it, and would leave out events that it should have found.
 SETTLE_SECONDS = 0.2
 
