@@ -22,5 +22,5 @@ async def test_no_kill_hides_or_repeats_an_event(scratch: Path) -> None:
         finally:
             stack.stop()
     assert not any(found.values()), (found, [reader.wrong for reader in readers])
-    # Each came back at least once, or nothing was put to the test.
-    assert all(reader.streams > 1 for reader in readers)
+    # Several came back, or nothing was put to the test; one may have been lucky all the while.
+    assert sum(reader.streams for reader in readers) > len(readers) + 1
