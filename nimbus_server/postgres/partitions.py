@@ -13,9 +13,11 @@ ADVISORY_LOCK = 7_346_218_002
 MONTHS_AHEAD = 3
 # What is older lies in `events_before_2020`, which a migration makes.
 FIRST_MONTH = datetime(2020, 1, 1, tzinfo=UTC)
-# From when a partition is there until the first event goes into it. Somebody else's statement that was planned just
-# before knows nothing of it, and would leave out events that it should have found.
+# A connection of PostgreSQL that is listing the partitions of `events` while one is attached may keep a list without
+# it (RelationBuildPartitionDesc stores what it has read although it has been invalidated meanwhile), and would leave
+# out its events until `events` is altered again. So that is done once such lists are made, before the first event.
 SETTLE_SECONDS = 0.2
+LIST_PARTITIONS_ANEW = "ALTER TABLE ONLY events ALTER COLUMN ts SET STATISTICS -1"
 
 
 def month_of(ts: datetime) -> datetime:
@@ -47,7 +49,7 @@ class Partitions:
     async def ensure(self, months: Iterable[datetime]) -> None:
         """Make the partitions of `months` (as month_of gives them) that are not there yet.
 
-        Runs in a transaction of its own, before the one that inserts. Raises what Database.transaction does.
+        Runs in transactions of its own, before the one that inserts. Raises what Database.transaction does.
         """
         lacking = self._lacking(months)
         if not lacking:
@@ -57,6 +59,8 @@ class Partitions:
             for month in sorted(lacking):
                 await _create(connection, month)
         await asyncio.sleep(SETTLE_SECONDS)
+        async with self._database.transaction() as connection:
+            await connection.execute(LIST_PARTITIONS_ANEW)
         self._known |= lacking
 
     def _lacking(self, months: Iterable[datetime]) -> set[datetime]:

@@ -10,8 +10,9 @@ from uuid import UUID
 import structlog
 
 from nimbus_server.errors import NimbusError
+from nimbus_server.stream.filter import EVERYTHING
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page
-from nimbus_server.stream.store import EVERYTHING, LogReader
+from nimbus_server.stream.store import LogReader
 
 log = structlog.get_logger(__name__)
 

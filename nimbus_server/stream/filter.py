@@ -54,6 +54,9 @@ class EventFilter:
         )
 
 
+EVERYTHING = EventFilter()
+
+
 class Props:
     """Those of an event, parsed when they are asked for, and once for all filters."""
 

@@ -11,9 +11,9 @@ import structlog
 
 from nimbus_server.errors import NimbusError, Reason, position_ahead, worker_unavailable
 from nimbus_server.stream.feed import Feed
-from nimbus_server.stream.filter import EventFilter
+from nimbus_server.stream.filter import EVERYTHING, EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page, Shape
-from nimbus_server.stream.store import EVERYTHING, LogReader
+from nimbus_server.stream.store import LogReader
 from nimbus_server.stream.subscription import Subscription
 
 log = structlog.get_logger(__name__)

@@ -25,7 +25,6 @@ EVENTS_ASKED_MIN = 20
 # One snapshot for all statements, taken by the first. With one for each, PostgreSQL would choose the partitions to read
 # before it takes the last of them: what came into a new partition just then would be missing, and yet be passed over.
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-EVERYTHING = EventFilter()
 LAST_SEQ = "SELECT last_seq FROM streams WHERE project_id = %s"
 LAST_SEQS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s)"
 # Those of the events before which there are less than so many characters of props, so always the first.
@@ -81,20 +80,13 @@ class LogReader:
 
         The position found moves on even where nothing matches: by `window` positions, or WINDOW_POSITIONS.
         """
-        found = await self._page(project_id, after, which, limit, window or WINDOW_POSITIONS)
-        if which == EVERYTHING and len(found.events) < found.position - after:
-            # Where something is missing retention has dropped it, or it came into a partition that was made a moment
-            # ago and that this statement did not know of yet. The next one does.
-            found = await self._page(project_id, after, which, limit, window or WINDOW_POSITIONS)
-        return found
-
-    async def _page(self, project_id: UUID, after: int, which: EventFilter, limit: int, window: int) -> Found:
         conditions = (
             (sql.SQL("AND name = ANY(%(names)s)"), which.names),
             (sql.SQL("AND user_id = %(user_id)s"), which.user_id is not None),
             (sql.SQL("AND props @> %(props)s::jsonb"), which.props_json),
         )
         query = PAGE.format(sql.SQL(" ").join([condition for condition, used in conditions if used]))
+        window = window or WINDOW_POSITIONS
         values = {
             "project_id": project_id,
             "after": after,

@@ -12,6 +12,9 @@ from nimbus.v1.event_service_pb2 import Event, IngestEventsRequest, IngestEventS
 EVENTS_MAX = 200
 NAMES = ["page_view", "click", "signup", "purchase", "search"]
 
+# Ages at most of events, and how likely they are: all the while some come first in a month, whose partition is made.
+AGES = {timedelta(minutes=10): 0.98, timedelta(days=60): 0.0198, timedelta(days=2000): 0.0002}
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -52,8 +55,7 @@ def _event(number: int, *, keyed: bool) -> dict[str, Any]:
     if keyed or random.random() < 0.5:
         event["idempotency_key"] = f"key-{number}"
     if random.random() < 0.5:
-        # Now and then in a month whose partition is yet to be made.
-        back = timedelta(days=60) if random.random() < 0.02 else timedelta(minutes=10)
+        (back,) = random.choices(list(AGES), list(AGES.values()))
         event["ts"] = datetime.now(UTC) - back * random.random()
     return event
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
+import psycopg
 import pytest
 from storage import NOW, append, log_of, new_event, new_project, opened, settings_for
 
 from nimbus_server.ingest.store import EventLog
-from nimbus_server.postgres.database import Database
+from nimbus_server.postgres import partitions as partitions_module
+from nimbus_server.postgres.database import Connection, Database
 from nimbus_server.postgres.partitions import MONTHS_AHEAD, Partitions, month_of, next_month
 
 
@@ -96,3 +98,38 @@ async def test_a_partition_can_be_made_while_events_are_written_to_another(datab
         async with asyncio.timeout(10):
             await Partitions(database).ensure([next_month(month_of(NOW))])
     assert await partitions(database) == {"events_2025_11", "events_2025_12"}
+
+
+async def test_no_connection_overlooks_a_month_that_was_made_while_it_listed_the_partitions(
+    dsn: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, made = await new_project(database), Partitions(database)
+    before, month = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 2, 1, tzinfo=UTC)
+    create = partitions_module._create
+    looks: list[asyncio.Task[psycopg.AsyncCursor]] = []
+
+    async def create_while_someone_looks(connection: Connection, month: datetime) -> None:
+        await create(connection, month)
+        # Whoever lists the partitions now waits here for what is new to it of the month before.
+        await connection.execute("LOCK TABLE pg_class IN ACCESS EXCLUSIVE MODE")
+        looks.append(asyncio.create_task(other.execute("EXECUTE look")))
+        while await waiting() == 0:
+            pass
+
+    async def waiting() -> int:
+        (found,) = await (await observer.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")).fetchone() or (0,)
+        return int(found)
+
+    connect = psycopg.AsyncConnection.connect
+    async with await connect(dsn, autocommit=True) as other, await connect(dsn, autocommit=True) as observer:
+        await other.execute("SELECT count(*) FROM events")
+        await made.ensure([before])
+        # All that it is going to need of the catalogue, but for that list and what is new of the month before.
+        await other.execute("PREPARE look AS SELECT count(*) FROM events")
+        await other.execute("SELECT pg_relation_size(indexrelid) FROM pg_index WHERE indrelid = 'events'::regclass")
+        assert await waiting() == 0
+        monkeypatch.setattr(partitions_module, "_create", create_while_someone_looks)
+        await made.ensure([month])
+        await append(EventLog(database, made), project, [new_event(month)])
+        assert await (await looks[0]).fetchone() == (0,)
+        assert await (await other.execute("EXECUTE look")).fetchone() == (1,)
