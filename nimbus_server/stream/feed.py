@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from nimbus_server.errors import NimbusError
-from nimbus_server.stream.filter import EVERYTHING
+from nimbus_server.stream.filter import EVERYTHING, EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page
 from nimbus_server.stream.store import LogReader
 
@@ -39,6 +39,7 @@ class Feed:
         self._on_page = on_page
         self._pages: deque[Page] = deque()
         self._shared: dict[int, Page] = {}
+        self._passed: dict[EventFilter, tuple[int, int]] = {}
         self._next_at = 0.0
         self._size = self._size_max = 0
         self._work = asyncio.Event()
@@ -84,6 +85,20 @@ class Feed:
             last = following.last
         return page if last == page.last else Page(self.project_id, position, last, events)
 
+    def pass_over(self, which: EventFilter, page: Page) -> None:
+        """Nothing in the newest page matches: whoever waits for it need not be woken."""
+        start, end = self._passed.get(which, (page.after, page.after))
+        self._passed[which] = (start if end == page.after else page.after, page.last)
+
+    def waited_at(self, which: EventFilter, position: int) -> int:
+        """Up to where nothing matched while somebody waited at a position."""
+        start, end = self._passed.get(which, (position, position))
+        return end if start <= position <= end else position
+
+    def forget(self, which: EventFilter) -> None:
+        """Nobody asks for what matches this any more."""
+        self._passed.pop(which, None)
+
     def shrink(self, bytes_max: int) -> None:
         """Forget the oldest pages, now and later, while all take more than this; the newest stays until `tidy`."""
         self._size_max = bytes_max
@@ -101,6 +116,7 @@ class Feed:
         """Begin anew at a position that lies before the end: the database has lost what came behind it."""
         self._pages.clear()
         self._shared.clear()
+        self._passed.clear()
         self._size = 0
         self.start = self.end = position
 

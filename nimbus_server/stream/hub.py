@@ -1,7 +1,7 @@
 """All streams of this process: who reads which log, and what wakes them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,8 +30,8 @@ PROJECT_SHARE = 0.5
 # To all subscribers of a project together; about what a process can send. Where one is read by very many, more comes of
 # waiting a little for more events a message than of more messages.
 MESSAGES_PER_SECOND_MAX = 5_000
-# What it costs to let a subscriber pass over a page, in messages.
-PASSED_OVER = 0.1
+# From a page to the next at least: what others have committed meanwhile is read at once.
+PAUSE_SECONDS = 0.01
 # Readers of stored pages at a time: each takes a connection and, while it encodes, the processor.
 REPLAYS_MAX = 4
 # Of them for one project, whose pages may take long to find.
@@ -55,7 +55,34 @@ class _Channel:
     feed: Feed
     task: asyncio.Task[None]
     replays: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROJECT_REPLAYS_MAX))
-    subscriptions: set[Subscription] = field(default_factory=set)
+    groups: dict[EventFilter, set[Subscription]] = field(default_factory=dict)
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        return [subscription for group in self.groups.values() for subscription in group]
+
+    def add(self, subscription: Subscription) -> None:
+        self.groups.setdefault(subscription.filter, set()).add(subscription)
+
+    def discard(self, subscription: Subscription) -> None:
+        group = self.groups[subscription.filter]
+        group.discard(subscription)
+        if not group:
+            del self.groups[subscription.filter]
+            self.feed.forget(subscription.filter)
+
+    async def offer(self, page: Page) -> int:
+        """Wake those for whom there is something in a page, let others pass over it, and say how many were woken."""
+        groups = dict(self.groups)
+        woken = [groups.pop(EVERYTHING, set())]
+        for which, matching in (await page.match(groups)).items():
+            if matching:
+                woken.append(groups[which])
+            elif which in self.groups:
+                self.feed.pass_over(which, page)
+        for subscription in (subscription for group in woken for subscription in group):
+            subscription.wake()
+        return sum(map(len, woken))
 
 
 class Hub:
@@ -110,14 +137,14 @@ class Hub:
         channel = self._channels[project_id]
         turns = channel.replays, self._replays
         subscription = Subscription(channel.feed, self._reader, turns, shape, position, heartbeat_seconds)
-        channel.subscriptions.add(subscription)
+        channel.add(subscription)
         self._count += 1
         try:
             yield subscription
         finally:
             self._count -= 1
-            channel.subscriptions.discard(subscription)
-            if not channel.subscriptions:
+            channel.discard(subscription)
+            if not channel.groups:
                 self._close(project_id, channel)
 
     def wake(self, project_id: UUID) -> None:
@@ -194,7 +221,7 @@ class Hub:
     def _open(self, project_id: UUID, position: int) -> None:
         async def on_page(page: Page) -> float:
             channel.feed.shrink(RING_BYTES_MAX // len(self._channels))
-            return await _offer(page, channel.subscriptions) / MESSAGES_PER_SECOND_MAX
+            return max(PAUSE_SECONDS, await channel.offer(page) / MESSAGES_PER_SECOND_MAX)
 
         feed = Feed(self._reader, project_id, position, on_page)
         channel = _Channel(feed, asyncio.create_task(feed.run()))
@@ -206,20 +233,3 @@ class Hub:
         channel.feed.close()
         channel.task.cancel()
         del self._channels[project_id]
-
-
-async def _offer(page: Page, subscriptions: Iterable[Subscription]) -> float:
-    """Wake those for whom there is something in a page, let others pass over it, and say what it cost in messages."""
-    of_filter: dict[EventFilter, list[Subscription]] = {}
-    for subscription in subscriptions:
-        of_filter.setdefault(subscription.filter, []).append(subscription)
-    for_all = of_filter.pop(EVERYTHING, [])
-    for subscription in for_all:
-        subscription.wake()
-    cost = float(len(for_all))
-    for which, matching in (await page.match(of_filter)).items():
-        for subscription in of_filter[which]:
-            if matching or not subscription.passes_over(page):
-                subscription.wake()
-        cost += len(of_filter[which]) * (1.0 if matching else PASSED_OVER)
-    return cost

@@ -65,13 +65,6 @@ class Subscription:
         """Which events it carries."""
         return self._shape.filter
 
-    def passes_over(self, page: Page) -> bool:
-        """Move on behind a page of which nothing matches, where it waits for just that one."""
-        if self._waiting is None or self._waiting.done() or self.position != page.after:
-            return False
-        self.position = page.last
-        return True
-
     def end(self, error: NimbusError) -> None:
         """Let `messages` raise this in place of the next message; a client that takes none is cut off in the end."""
         if self._ended is None:
@@ -132,6 +125,7 @@ class Subscription:
         if page is None:
             await self._wait()
             self._raise_if_ended()
+            self.position = self._feed.waited_at(self.filter, self.position)
         return page
 
     async def _replay(self) -> Page | None:

@@ -103,7 +103,7 @@ async def test_heartbeats_come_in_time_while_nothing_matches_and_while_the_datab
             channel.feed.start = channel.feed.end = 1
             turns = channel.replays, hub._replays
             one = subscriptions.Subscription(channel.feed, hub._reader, turns, replaying.shape, 0, 1)
-            channel.subscriptions.add(one)
+            channel.add(one)
             loop = asyncio.get_running_loop()
             async with aclosing(one.messages()) as messages:
                 for reader_waits in (lambda: anext(messages),) * 4:
@@ -115,7 +115,7 @@ async def test_heartbeats_come_in_time_while_nothing_matches_and_while_the_datab
                 one.end(NimbusError(Reason.SESSION_ENDED, "over"))
                 with pytest.raises(NimbusError, match="over"):
                     await anext(messages)
-            channel.subscriptions.discard(one)
+            channel.discard(one)
         await waiting.close()
 
 
