@@ -56,7 +56,7 @@ class Source:
 class Block:
     """Some records of a file, in order: what can be stored of them, and what can't.
 
-    `records` is how many they are, `last_line` the last of their lines. `position` is how many bytes of the file had
+    `records` is how many they are, `last_line` the line of the last one. `position` is how many bytes of the file had
     been read with them. `received_at` is in microseconds since 1970.
     """
 
@@ -116,14 +116,15 @@ def _read_block(
     ts_min = TS_MIN if retention_days is None else max(TS_MIN, now - retention_days * DAY)
     events: list[NewEvent] = []
     rejected: list[Rejected] = []
-    count = size = 0
+    count = size = last_line = 0
     while count < BLOCK_RECORDS and size < BLOCK_BYTES and (some := list(islice(records, SOME_RECORDS))):
         valid, refused = decode_records(some, source.identity, now, ts_min, count)
         events += valid
         rejected += refused
         count += len(some)
         size += sum([len(record.raw) for record in some])
-    return Block(source, Columns.of(events), rejected, count, lines.number, lines.position, now) if count else None
+        last_line = some[-1].line
+    return Block(source, Columns.of(events), rejected, count, last_line, lines.position, now) if count else None
 
 
 def _without_gz(path: Path) -> str:
