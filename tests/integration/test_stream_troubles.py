@@ -219,9 +219,13 @@ async def test_only_those_count_for_the_pause_for_whom_there_is_something(databa
     at = [StreamedEvent._make((UUID(int=n), n, None, None, name, None, None, "{}")) for n, name in ((1, "b"), (2, "a"))]
     channel = hub._channels[project]
     assert await channel.offer(Page(project, 0, 1, at[:1])) == 1
+    assert channel.feed.waited_at(OF_A, 0) == 1
     assert await channel.offer(Page(project, 1, 2, at[1:])) == 3
-    for reader in readers:
-        await reader.close()
+    await readers[1].close()
+    assert channel.feed.waited_at(OF_A, 0) == 1
+    await readers[2].close()
+    assert channel.feed.waited_at(OF_A, 0) == 0
+    await readers[0].close()
 
 
 FILTERS = st.builds(

@@ -123,3 +123,31 @@ async def test_positions_told_with_a_page_reach_its_end(matching: list[bool], co
     wanted = [e.seq for e in events if e.name == "y"]
     assert [int(n) for m in found for n in m.data.partition(b":")[2].split()] == wanted
     assert [m.position for m in found] == [*wanted[count_max - 1 : -1 : count_max], *([len(events) + 3] * bool(wanted))]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=12))
+def test_who_waits_passes_over_what_does_not_match_and_nothing_else(pages: list[tuple[int, bool]]) -> None:
+    which = EventFilter(frozenset({"n"}))
+    feed, added = ring([length for length, _ in pages])
+    waits_at, wanted = 0, set[int]()
+    for page, (_, matches) in zip(added, pages, strict=True):
+        if matches:
+            waits_at = page.last
+            wanted.update(range(page.after + 1, page.last + 1))
+        else:
+            feed.pass_over(which, page)
+    assert feed.waited_at(which, waits_at) == feed.end
+    for position in range(feed.end + 2):
+        reached = feed.waited_at(which, position)
+        assert reached >= position
+        assert wanted.isdisjoint(range(position + 1, reached + 1))
+    assert feed.waited_at(EventFilter(), 0) == 0
+    feed.go_back(1)
+    assert feed.waited_at(which, 0) == 0
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
+    feed, (page,) = ring([3])
+    feed.pass_over(EventFilter(), page)
+    feed.forget(EventFilter())
+    assert feed.waited_at(EventFilter(), 0) == 0
