@@ -128,6 +128,20 @@ def test_bad_lines_are_refused_one_by_one(tmp_path: Path) -> None:
     assert {r.reason for r in found} == {"REQUEST_UNPARSABLE"}
 
 
+@pytest.mark.parametrize("bad", [b"[]", b"5", b"null", GOOD + b" " * LINE_BYTES_MAX, b"{} {}"])
+def test_a_bad_line_among_good_ones_is_no_record(tmp_path: Path, bad: bytes) -> None:
+    (found,) = rejected(tmp_path / "a.jsonl", b"\n".join([GOOD, GOOD, bad, GOOD]))
+    assert (found.line, found.reason) == (3, "REQUEST_UNPARSABLE")
+
+
+def test_a_block_knows_its_last_line_however_far_the_file_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "BLOCK_RECORDS", source_module.SOME_RECORDS)
+    content = b"\n" * 3 + (GOOD + b"\n") * (2 * source_module.SOME_RECORDS + 1)
+    assert [block.last_line for block in blocks(tmp_path / "a.jsonl", content)] == [53, 103, 104]
+
+
 def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(tmp_path: Path) -> None:
     padding = b" " * (LINE_BYTES_MAX - len(GOOD) - 1)
     (block,) = blocks(tmp_path / "a.jsonl", padding + GOOD + b"\n" + padding * 5 + GOOD + b"\n" + GOOD)
