@@ -1,7 +1,8 @@
 """Monthly partitions of `events`, made ahead of time and when an event needs one."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from psycopg import sql
@@ -15,9 +16,10 @@ MONTHS_AHEAD = 3
 FIRST_MONTH = datetime(2020, 1, 1, tzinfo=UTC)
 # A connection of PostgreSQL that is listing the partitions of `events` while one is attached may keep a list without
 # it (RelationBuildPartitionDesc stores what it has read although it has been invalidated meanwhile), and would leave
-# out its events until `events` is altered again. So that is done once such lists are made, before the first event.
+# out its events until `events` is changed again. So that is done once such lists are made, before the first event: by
+# what changes nothing and waits for nobody.
 SETTLE_SECONDS = 0.2
-LIST_PARTITIONS_ANEW = "ALTER TABLE ONLY events ALTER COLUMN ts SET STATISTICS -1"
+LIST_PARTITIONS_ANEW = "GRANT SELECT ON events TO CURRENT_USER"
 
 
 def month_of(ts: datetime) -> datetime:
@@ -37,6 +39,7 @@ class Partitions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: set[datetime] = set()
+        self._making = asyncio.Lock()
 
     def known(self, months: Iterable[datetime]) -> bool:
         """Whether there is nothing for `ensure` to do."""
@@ -51,17 +54,27 @@ class Partitions:
 
         Runs in transactions of its own, before the one that inserts. Raises what Database.transaction does.
         """
-        lacking = self._lacking(months)
-        if not lacking:
+        months = set(months)
+        if self.known(months):
             return
+        # Many may come at once for the same month.
+        async with self._making:
+            lacking = self._lacking(months)
+            if not lacking:
+                return
+            async with self._alone() as connection:
+                for month in sorted(lacking):
+                    await _create(connection, month)
+            await asyncio.sleep(SETTLE_SECONDS)
+            async with self._alone() as connection:
+                await connection.execute(LIST_PARTITIONS_ANEW)
+            self._known |= lacking
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Connection]:
         async with self._database.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
-            for month in sorted(lacking):
-                await _create(connection, month)
-        await asyncio.sleep(SETTLE_SECONDS)
-        async with self._database.transaction() as connection:
-            await connection.execute(LIST_PARTITIONS_ANEW)
-        self._known |= lacking
+            yield connection
 
     def _lacking(self, months: Iterable[datetime]) -> set[datetime]:
         return {month for month in months if month >= FIRST_MONTH} - self._known

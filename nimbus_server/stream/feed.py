@@ -16,6 +16,8 @@ from nimbus_server.stream.store import LogReader
 
 log = structlog.get_logger(__name__)
 
+# From the end of the log to the next look at it, at least: what is committed meanwhile is read at once.
+PAUSE_SECONDS = 0.01
 # After a failure of the database. Polling would find out as well, but later.
 RETRY_SECONDS = 0.5
 # Positions of subscribers for which what follows is put together once for all who are there.
@@ -87,6 +89,8 @@ class Feed:
 
     def pass_over(self, which: EventFilter, page: Page) -> None:
         """Nothing in the newest page matches: whoever waits for it need not be woken."""
+        if page.last != self.end:
+            return  # the log has lost it meanwhile
         start, end = self._passed.get(which, (page.after, page.after))
         self._passed[which] = (start if end == page.after else page.after, page.last)
 
@@ -114,6 +118,8 @@ class Feed:
 
     def go_back(self, position: int) -> None:
         """Begin anew at a position that lies before the end: the database has lost what came behind it."""
+        for page in self._pages:
+            page.on_growth = _of_no_interest
         self._pages.clear()
         self._shared.clear()
         self._passed.clear()
@@ -157,7 +163,8 @@ class Feed:
                 return
             page = Page(self.project_id, after, found.position, found.events, self._grow)
             self._add(page)
-            self._next_at = loop.time() + await self._on_page(page)
+            pause = await self._on_page(page)
+            self._next_at = loop.time() + (pause if found.more else max(pause, PAUSE_SECONDS))
             limit, more = found.limit_behind(BATCH_EVENTS_MAX), found.more
 
     def _add(self, page: Page) -> None:

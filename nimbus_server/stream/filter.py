@@ -27,7 +27,7 @@ class EventFilter:
     def _hash(self) -> int:
         return hash((self.names, self.user_id, self.props_json))
 
-    # Every page is looked up by it for every subscriber.
+    # Every page is looked up by it.
     def __hash__(self) -> int:
         return self._hash
 

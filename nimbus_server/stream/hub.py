@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
 
 from nimbus_server.errors import NimbusError, Reason, position_ahead, worker_unavailable
+from nimbus_server.stream.channel import Channel
 from nimbus_server.stream.feed import Feed
-from nimbus_server.stream.filter import EVERYTHING, EventFilter
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page, Shape
 from nimbus_server.stream.store import LogReader
 from nimbus_server.stream.subscription import Subscription
@@ -30,12 +30,8 @@ PROJECT_SHARE = 0.5
 # To all subscribers of a project together; about what a process can send. Where one is read by very many, more comes of
 # waiting a little for more events a message than of more messages.
 MESSAGES_PER_SECOND_MAX = 5_000
-# From a page to the next at least: what others have committed meanwhile is read at once.
-PAUSE_SECONDS = 0.01
 # Readers of stored pages at a time: each takes a connection and, while it encodes, the processor.
 REPLAYS_MAX = 4
-# Of them for one project, whose pages may take long to find.
-PROJECT_REPLAYS_MAX = 2
 # How far times of arrival may be out of order: the longest wait for a commit, and clocks of several hosts.
 ARRIVAL_DISORDER = timedelta(seconds=15)
 # Before every event, and yet no time at which there are none earlier.
@@ -50,47 +46,12 @@ class Start:
     since: datetime | None = None
 
 
-@dataclass(eq=False)
-class _Channel:
-    feed: Feed
-    task: asyncio.Task[None]
-    replays: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROJECT_REPLAYS_MAX))
-    groups: dict[EventFilter, set[Subscription]] = field(default_factory=dict)
-
-    @property
-    def subscriptions(self) -> list[Subscription]:
-        return [subscription for group in self.groups.values() for subscription in group]
-
-    def add(self, subscription: Subscription) -> None:
-        self.groups.setdefault(subscription.filter, set()).add(subscription)
-
-    def discard(self, subscription: Subscription) -> None:
-        group = self.groups[subscription.filter]
-        group.discard(subscription)
-        if not group:
-            del self.groups[subscription.filter]
-            self.feed.forget(subscription.filter)
-
-    async def offer(self, page: Page) -> int:
-        """Wake those for whom there is something in a page, let others pass over it, and say how many were woken."""
-        groups = dict(self.groups)
-        woken = [groups.pop(EVERYTHING, set())]
-        for which, matching in (await page.match(groups)).items():
-            if matching:
-                woken.append(groups[which])
-            elif which in self.groups:
-                self.feed.pass_over(which, page)
-        for subscription in (subscription for group in woken for subscription in group):
-            subscription.wake()
-        return sum(map(len, woken))
-
-
 class Hub:
     """Keeps a feed for each project that has a subscriber here. Call `run` for as long as there may be any."""
 
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
-        self._channels: dict[UUID, _Channel] = {}
+        self._channels: dict[UUID, Channel] = {}
         self._replays = asyncio.Semaphore(REPLAYS_MAX)
         self._count = 0
         self._draining = False
@@ -122,7 +83,7 @@ class Hub:
         last_seq = 0 if project_id in self._channels else await self._reader.last_seq(project_id)
         if self._draining:
             raise worker_unavailable()
-        of_project = len(self._channels[project_id].subscriptions) if project_id in self._channels else 0
+        of_project = self._channels[project_id].size if project_id in self._channels else 0
         if self._count >= SUBSCRIBERS_MAX or of_project >= SUBSCRIBERS_MAX * PROJECT_SHARE:
             raise NimbusError(
                 Reason.OVERLOADED,
@@ -211,7 +172,7 @@ class Hub:
             elif ends[project_id] > last_seq:
                 self._end_behind(channel, ends[project_id], last_seq)
 
-    def _end_behind(self, channel: _Channel, end: int, last_seq: int) -> None:
+    def _end_behind(self, channel: Channel, end: int, last_seq: int) -> None:
         """The database was restored, or another one has taken its place: what was sent is not in the log any more."""
         log.warning("a log has lost its end", project_id=str(channel.feed.project_id), last_seq=last_seq, before=end)
         for subscription in channel.subscriptions:
@@ -221,15 +182,15 @@ class Hub:
     def _open(self, project_id: UUID, position: int) -> None:
         async def on_page(page: Page) -> float:
             channel.feed.shrink(RING_BYTES_MAX // len(self._channels))
-            return max(PAUSE_SECONDS, await channel.offer(page) / MESSAGES_PER_SECOND_MAX)
+            return await channel.offer(page) / MESSAGES_PER_SECOND_MAX
 
         feed = Feed(self._reader, project_id, position, on_page)
-        channel = _Channel(feed, asyncio.create_task(feed.run()))
+        channel = Channel(feed, asyncio.create_task(feed.run()))
         self._channels[project_id] = channel
         # What has been committed since found nobody to wake.
         feed.wake()
 
-    def _close(self, project_id: UUID, channel: _Channel) -> None:
+    def _close(self, project_id: UUID, channel: Channel) -> None:
         channel.feed.close()
         channel.task.cancel()
         del self._channels[project_id]

@@ -100,9 +100,11 @@ async def test_a_partition_can_be_made_while_events_are_written_to_another(datab
     assert await partitions(database) == {"events_2025_11", "events_2025_12"}
 
 
+@pytest.mark.parametrize(("instead", "seen"), [(None, 1), ("SELECT 1", 0)])
 async def test_no_connection_overlooks_a_month_that_was_made_while_it_listed_the_partitions(
-    dsn: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    dsn: str, database: Database, monkeypatch: pytest.MonkeyPatch, instead: str | None, seen: int
 ) -> None:
+    """As PostgreSQL has it do, with something else `instead` of what is done about it."""
     project, made = await new_project(database), Partitions(database)
     before, month = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 2, 1, tzinfo=UTC)
     create = partitions_module._create
@@ -113,12 +115,12 @@ async def test_no_connection_overlooks_a_month_that_was_made_while_it_listed_the
         # Whoever lists the partitions now waits here for what is new to it of the month before.
         await connection.execute("LOCK TABLE pg_class IN ACCESS EXCLUSIVE MODE")
         looks.append(asyncio.create_task(other.execute("EXECUTE look")))
-        while await waiting() == 0:
+        while not await waits():
             pass
 
-    async def waiting() -> int:
-        (found,) = await (await observer.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")).fetchone() or (0,)
-        return int(found)
+    async def waits() -> bool:
+        query = "SELECT 1 FROM pg_locks WHERE pid = %s AND NOT granted"
+        return bool(await (await observer.execute(query, (other.info.backend_pid,))).fetchall())
 
     connect = psycopg.AsyncConnection.connect
     async with await connect(dsn, autocommit=True) as other, await connect(dsn, autocommit=True) as observer:
@@ -127,9 +129,24 @@ async def test_no_connection_overlooks_a_month_that_was_made_while_it_listed_the
         # All that it is going to need of the catalogue, but for that list and what is new of the month before.
         await other.execute("PREPARE look AS SELECT count(*) FROM events")
         await other.execute("SELECT pg_relation_size(indexrelid) FROM pg_index WHERE indrelid = 'events'::regclass")
-        assert await waiting() == 0
+        assert not await waits()
         monkeypatch.setattr(partitions_module, "_create", create_while_someone_looks)
+        if instead:
+            monkeypatch.setattr(partitions_module, "LIST_PARTITIONS_ANEW", instead)
         await made.ensure([month])
         await append(EventLog(database, made), project, [new_event(month)])
         assert await (await looks[0]).fetchone() == (0,)
-        assert await (await other.execute("EXECUTE look")).fetchone() == (1,)
+        assert await (await other.execute("EXECUTE look")).fetchone() == (seen,)
+
+
+async def test_many_who_need_a_month_at_once_make_it_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, created = partitions_module._create, []
+
+    async def noted(connection: Connection, month: datetime) -> None:
+        created.append(month)
+        await create(connection, month)
+
+    monkeypatch.setattr(partitions_module, "_create", noted)
+    made, months = Partitions(database), [datetime(2025, month, 1, tzinfo=UTC) for month in (1, 2)]
+    await asyncio.gather(*(made.ensure([months[n % 2]]) for n in range(50)))
+    assert sorted(created) == months

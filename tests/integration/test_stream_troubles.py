@@ -217,10 +217,16 @@ async def test_only_those_count_for_the_pause_for_whom_there_is_something(databa
     readers = [Subscriber(hub, project, shape(which)).open(Start()).let() for which in (EVERYTHING, OF_A, OF_A)]
     await until(lambda: len(hub.subscriptions) == 3)
     at = [StreamedEvent._make((UUID(int=n), n, None, None, name, None, None, "{}")) for n, name in ((1, "b"), (2, "a"))]
-    channel = hub._channels[project]
-    assert await channel.offer(Page(project, 0, 1, at[:1])) == 1
+    channel, pages = hub._channels[project], [Page(project, n, n + 1, at[n : n + 1]) for n in (0, 1)]
+    await until(lambda: all(s._waiting for s in hub.subscriptions))
+    waiting = {s: s._waiting for s in hub.subscriptions}
+    channel.feed._add(pages[0])
+    assert await channel.offer(pages[0]) == 1
+    assert [s.filter for s, woken in waiting.items() if woken.done()] == [EVERYTHING]
     assert channel.feed.waited_at(OF_A, 0) == 1
-    assert await channel.offer(Page(project, 1, 2, at[1:])) == 3
+    channel.feed._add(pages[1])
+    assert await channel.offer(pages[1]) == 3
+    assert all(woken.done() for woken in waiting.values())
     await readers[1].close()
     assert channel.feed.waited_at(OF_A, 0) == 1
     await readers[2].close()
