@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta, timezone
 
 import psycopg
@@ -140,13 +141,15 @@ async def test_no_connection_overlooks_a_month_that_was_made_while_it_listed_the
 
 
 async def test_many_who_need_a_month_at_once_make_it_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    create, created = partitions_module._create, []
+    alone, times = Partitions._alone, []
 
-    async def noted(connection: Connection, month: datetime) -> None:
-        created.append(month)
-        await create(connection, month)
+    def noted(self: Partitions) -> AbstractAsyncContextManager[Connection]:
+        times.append(1)
+        return alone(self)
 
-    monkeypatch.setattr(partitions_module, "_create", noted)
+    monkeypatch.setattr(Partitions, "_alone", noted)
     made, months = Partitions(database), [datetime(2025, month, 1, tzinfo=UTC) for month in (1, 2)]
     await asyncio.gather(*(made.ensure([months[n % 2]]) for n in range(50)))
-    assert sorted(created) == months
+    assert await partitions(database) == {"events_2025_01", "events_2025_02"}
+    # To make it, and to have it listed anew.
+    assert len(times) == 2 * len(months)
