@@ -123,6 +123,27 @@ async def test_a_consumer_has_one_stream_until_it_is_taken_over(
         assert await reason(first) == "CONSUMER_TAKEN_OVER"
 
 
+async def test_consumers_are_listed_rewound_and_forgotten(stack: Stack, account: Account, nimbus: AsyncNimbus) -> None:
+    send(stack, account, Event("a"), Event("b"), Event("c"))
+    async with nimbus.subscribe(start="earliest", consumer="c") as events:
+        await anext(events)
+        await events.ack()
+        (found,) = await nimbus.consumers()
+        assert (found.name, found.position, found.lag, found.active) == ("c", 1, 2, True)
+        assert abs((found.acked_at - datetime.now(UTC)).total_seconds()) < 60
+    assert (await nimbus.rewind("c", 2)).position == 2
+    assert (await nimbus.rewind("c", 0)).lag == 3
+    async with nimbus.subscribe(consumer="c") as events:
+        assert (await anext(events)).seq == 1
+    with Nimbus(stack.grpc_target, **key(account)) as threaded:
+        assert [(one.name, one.position, one.active) for one in threaded.consumers()] == [("c", 0, False)]
+        assert threaded.rewind("c", 3) == threaded.consumers()[0]
+        threaded.forget_consumer("c")
+        assert threaded.consumers() == []
+    with pytest.raises(NimbusError, match="CONSUMER_NOT_FOUND"):
+        await nimbus.forget_consumer("c")
+
+
 async def test_a_server_that_is_away_is_waited_for_as_long_as_asked(account: Account) -> None:
     async with AsyncNimbus("127.0.0.1:1", **key(account)) as nimbus:
         with pytest.raises(NimbusError, match="UNAVAILABLE"):

@@ -9,7 +9,7 @@ from nimbus_client.aio_subscription import AsyncSubscription
 from nimbus_client.channel import signed_aio_channel, signed_channel
 from nimbus_client.client import Nimbus
 from nimbus_client.errors import FieldViolation, NimbusError
-from nimbus_client.events import Event, EventBatch, EventError, MetricPoint, Receipt, StoredEvent
+from nimbus_client.events import Consumer, Event, EventBatch, EventError, MetricPoint, Receipt, StoredEvent
 from nimbus_client.retries import RetryPolicy
 from nimbus_client.signing import signature_headers
 from nimbus_client.subscription import Subscription
@@ -17,6 +17,7 @@ from nimbus_client.subscription import Subscription
 __all__ = [
     "AsyncNimbus",
     "AsyncSubscription",
+    "Consumer",
     "Event",
     "EventBatch",
     "EventError",

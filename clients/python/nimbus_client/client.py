@@ -11,11 +11,12 @@ from tenacity import Retrying
 
 from nimbus.v1.event_service_pb2_grpc import EventServiceStub
 from nimbus.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from nimbus.v1.stream_service_pb2 import AckPositionRequest, DeleteConsumerRequest, ListConsumersRequest
 from nimbus.v1.stream_service_pb2_grpc import StreamServiceStub
 from nimbus_client import wire
 from nimbus_client.channel import signed_channel
 from nimbus_client.errors import nimbus_errors
-from nimbus_client.events import Event, MetricPoint, Receipt, StoredEvent
+from nimbus_client.events import Consumer, Event, MetricPoint, Receipt, StoredEvent
 from nimbus_client.progress import subscribe_request
 from nimbus_client.retries import RetryPolicy
 from nimbus_client.subscription import Subscription
@@ -123,6 +124,24 @@ class Nimbus:
         return Subscription(
             self._streams, request, self._retry, deadline_seconds=deadline_seconds, ack_seconds=ack_seconds
         )
+
+    def consumers(self) -> list[Consumer]:
+        """The project's consumers by name."""
+        request = ListConsumersRequest(project_id=self._project_id)
+        return [wire.consumer(item) for item in self._call(self._streams.ListConsumers, request).items]
+
+    def rewind(self, consumer: str, position: int) -> Consumer:
+        """Has a consumer go on behind a position, back or forth, when it comes next. Do it while it has no stream.
+
+        One that runs goes on where it is, and moves the position on with its next acknowledgement.
+        """
+        request = AckPositionRequest(project_id=self._project_id, consumer=consumer, position=position, rewind=True)
+        return wire.consumer(self._call(self._streams.AckPosition, request))
+
+    def forget_consumer(self, consumer: str) -> None:
+        """Forgets a consumer and its position; a stream that it has open ends."""
+        request = DeleteConsumerRequest(project_id=self._project_id, consumer=consumer)
+        self._call(self._streams.DeleteConsumer, request)
 
     def close(self) -> None:
         """Closes the connection."""

@@ -87,6 +87,21 @@ class EventBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Consumer:
+    """A reader whose position the server keeps: it is done with everything up to there.
+
+    `lag` is the number of events behind that, whatever it filters; `active` says whether it has a stream open.
+    `acked_at` is when its position was last moved, or else when it came into being.
+    """
+
+    name: str
+    position: int
+    lag: int
+    active: bool
+    acked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class MetricPoint:
     """The number of events in the bucket that starts at `ts` (UTC)."""
 

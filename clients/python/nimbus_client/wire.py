@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from nimbus.v1 import event_service_pb2 as event_pb
 from nimbus.v1 import metrics_service_pb2 as metrics_pb
-from nimbus_client.events import Event, EventError, MetricPoint, Receipt, StoredEvent, aware
+from nimbus.v1 import stream_service_pb2 as stream_pb
+from nimbus_client.events import Consumer, Event, EventError, MetricPoint, Receipt, StoredEvent, aware
 
 MAX_EVENTS = 1_000
 # Below gRPC's default limit of 4 MiB for a received message, which proxies on the way may have as well.
@@ -152,6 +153,11 @@ def stored_event(item: event_pb.StoredEvent) -> StoredEvent:
         idempotency_key=item.idempotency_key if item.HasField("idempotency_key") else None,
         received_at=item.received_at.ToDatetime(UTC),
     )
+
+
+def consumer(item: stream_pb.Consumer) -> Consumer:
+    """A consumer of a response."""
+    return Consumer(item.name, item.position, item.lag, item.active, item.acked_at.ToDatetime(UTC))
 
 
 def _encode_at(index: int, event: Event) -> event_pb.Event:
