@@ -44,9 +44,10 @@ def kill(stack: Stack, victim: Victim) -> Kill:
         (number,) = re.findall(r"worker-(\d+)\.sock", " ".join(process.cmdline()))
         name = f"{victim} {number}"
     backs = _backs(stack, name)
-    # Held first, so that it makes no more processes while they are listed.
+    # Held first, so that it makes no more processes while they are listed, and killed last: PostgreSQL does not start
+    # while some of the one before are still there.
     process.suspend()
-    for one in (process, *process.children(recursive=True)):
+    for one in (*process.children(recursive=True), process):
         one.kill()
     return Kill(victim, name, time.monotonic(), lambda: _backs(stack, name) > backs)
 
