@@ -45,7 +45,10 @@ class Channel:
             self.feed.forget(subscription.filter)
 
     async def offer(self, page: Page) -> int:
-        """Wake those for whom there is something in a page, let others pass over it, and say how many were woken."""
+        """Wake those for whom there is something in a page, let others pass over it, and say how many were woken.
+
+        Not who is busy with another page, or takes none.
+        """
         groups = dict(self.groups)
         # First those for whom nothing has to be found out, which may take a while.
         woken = _wake(groups.pop(EVERYTHING, ()))
@@ -58,6 +61,4 @@ class Channel:
 
 
 def _wake(subscriptions: Collection[Subscription]) -> int:
-    for subscription in subscriptions:
-        subscription.wake()
-    return len(subscriptions)
+    return sum([subscription.wake() for subscription in subscriptions])

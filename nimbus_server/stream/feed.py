@@ -18,6 +18,11 @@ log = structlog.get_logger(__name__)
 
 # From the end of the log to the next look at it, at least: what is committed meanwhile is read at once.
 PAUSE_SECONDS = 0.01
+# The same where nobody waited for what came last.
+UNWANTED_PAUSE_SECONDS = 0.025
+# To all subscribers of a project together; about what a process can send. Where one is read by very many, more comes of
+# waiting a little for more events a message than of more messages.
+MESSAGES_PER_SECOND_MAX = 5_000
 # After a failure of the database. Polling would find out as well, but later.
 RETRY_SECONDS = 0.5
 # Positions of subscribers for which what follows is put together once for all who are there.
@@ -29,11 +34,11 @@ class Feed:
     """A ring of the newest pages, without a gap between them, for subscribers that keep up.
 
     One that falls behind its `start` reads the log itself. `on_page` is called whenever a page has been added, to wake
-    subscribers, and says for how many seconds to let more come before the next one.
+    subscribers, and says how many of them had waited.
     """
 
     def __init__(
-        self, reader: LogReader, project_id: UUID, position: int, on_page: Callable[[Page], Awaitable[float]]
+        self, reader: LogReader, project_id: UUID, position: int, on_page: Callable[[Page], Awaitable[int]]
     ) -> None:
         self.project_id = project_id
         self.start = self.end = position
@@ -163,8 +168,11 @@ class Feed:
                 return
             page = Page(self.project_id, after, found.position, found.events, self._grow)
             self._add(page)
-            pause = await self._on_page(page)
-            self._next_at = loop.time() + (pause if found.more else max(pause, PAUSE_SECONDS))
+            woken = await self._on_page(page)
+            pause = woken / MESSAGES_PER_SECOND_MAX
+            if not found.more:
+                pause = max(pause, PAUSE_SECONDS if woken else UNWANTED_PAUSE_SECONDS)
+            self._next_at = loop.time() + pause
             limit, more = found.limit_behind(BATCH_EVENTS_MAX), found.more
 
     def _add(self, page: Page) -> None:

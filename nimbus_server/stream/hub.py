@@ -27,9 +27,6 @@ RING_BYTES_MAX = 64 * 1024 * 1024
 SUBSCRIBERS_MAX = 10_000
 # What one project may have of them, so that the others always find room.
 PROJECT_SHARE = 0.5
-# To all subscribers of a project together; about what a process can send. Where one is read by very many, more comes of
-# waiting a little for more events a message than of more messages.
-MESSAGES_PER_SECOND_MAX = 5_000
 # Readers of stored pages at a time: each takes a connection and, while it encodes, the processor.
 REPLAYS_MAX = 4
 # How far times of arrival may be out of order: the longest wait for a commit, and clocks of several hosts.
@@ -180,9 +177,9 @@ class Hub:
         channel.feed.go_back(last_seq)
 
     def _open(self, project_id: UUID, position: int) -> None:
-        async def on_page(page: Page) -> float:
+        async def on_page(page: Page) -> int:
             channel.feed.shrink(RING_BYTES_MAX // len(self._channels))
-            return await channel.offer(page) / MESSAGES_PER_SECOND_MAX
+            return await channel.offer(page)
 
         feed = Feed(self._reader, project_id, position, on_page)
         channel = Channel(feed, asyncio.create_task(feed.run()))

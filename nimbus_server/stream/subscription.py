@@ -55,10 +55,12 @@ class Subscription:
         """Whose log it is."""
         return self._feed.project_id
 
-    def wake(self) -> None:
-        """There may be something to send."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+    def wake(self) -> bool:
+        """There may be something to send. Says whether it waited for that, and was not busy."""
+        if self._waiting is None or self._waiting.done():
+            return False
+        self._waiting.set_result(None)
+        return True
 
     @property
     def filter(self) -> EventFilter:

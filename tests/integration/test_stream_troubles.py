@@ -218,15 +218,22 @@ async def test_only_those_count_for_the_pause_for_whom_there_is_something(databa
     await until(lambda: len(hub.subscriptions) == 3)
     at = [StreamedEvent._make((UUID(int=n), n, None, None, name, None, None, "{}")) for n, name in ((1, "b"), (2, "a"))]
     channel, pages = hub._channels[project], [Page(project, n, n + 1, at[n : n + 1]) for n in (0, 1)]
-    await until(lambda: all(s._waiting for s in hub.subscriptions))
-    waiting = {s: s._waiting for s in hub.subscriptions}
+
+    async def all_wait() -> dict[Subscription, asyncio.Future[None] | None]:
+        await until(lambda: all(s._waiting and not s._waiting.done() for s in hub.subscriptions))
+        return {s: s._waiting for s in hub.subscriptions}
+
+    waiting = await all_wait()
     channel.feed._add(pages[0])
     assert await channel.offer(pages[0]) == 1
     assert [s.filter for s, woken in waiting.items() if woken.done()] == [EVERYTHING]
     assert channel.feed.waited_at(OF_A, 0) == 1
+    waiting = await all_wait()
     channel.feed._add(pages[1])
     assert await channel.offer(pages[1]) == 3
     assert all(woken.done() for woken in waiting.values())
+    # They are busy with it.
+    assert await channel.offer(pages[1]) == 0
     await readers[1].close()
     assert channel.feed.waited_at(OF_A, 0) == 1
     await readers[2].close()
