@@ -80,6 +80,8 @@ def without_worker(stack: Stack) -> Iterator[None]:
     (worker,) = (child for child in supervisor.children() if "worker-0.sock" in " ".join(child.cmdline()))
     supervisor.suspend()
     try:
+        # Before that it might still see the worker die.
+        wait_until(lambda: supervisor.status() == psutil.STATUS_STOPPED)
         worker.kill()
         wait_until(lambda: worker.status() == psutil.STATUS_ZOMBIE)
         yield
