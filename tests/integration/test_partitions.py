@@ -153,3 +153,17 @@ async def test_many_who_need_a_month_at_once_make_it_once(database: Database, mo
     assert await partitions(database) == {"events_2025_01", "events_2025_02"}
     # To make it, and to have it listed anew.
     assert len(times) == 2 * len(months)
+
+
+async def test_no_event_goes_into_a_month_before_it_has_rested(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions_module, "SETTLE_SECONDS", 3600)
+    made, month = Partitions(database), datetime(2025, 1, 1, tzinfo=UTC)
+    making = asyncio.create_task(made.ensure([month]))
+    while await partitions(database) != {"events_2025_01"}:
+        pass
+    await asyncio.wait([making], timeout=0.5)
+    assert not making.done()
+    assert not made.known([month])
+    making.cancel()

@@ -174,6 +174,31 @@ async def test_only_who_waits_for_a_page_passes_over_it(
         await reader.close()
 
 
+async def test_who_has_passed_over_pages_reads_none_of_them(
+    database: Database, log: EventLog, project: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, read = LogReader.page, list[EventFilter]()
+
+    async def noted(self: LogReader, of: UUID, after: int, which: EventFilter, *others: Any) -> Found:
+        read.append(which)
+        return await page(self, of, after, which, *others)
+
+    monkeypatch.setattr(LogReader, "page", noted)
+    async with running_hub(database) as hub:
+        reader = Subscriber(hub, project, shape(OF_A), 0.1).open(Start()).let()
+        await until(lambda: reader.told)
+        await append(log, project, [new_event(name="b")])
+        hub.wake(project)
+        feed = hub._channels[project].feed
+        await until(lambda: feed.waited_at(OF_A, 0) == 1)
+        # They are gone from the ring when its next heartbeat comes.
+        feed.shrink(0)
+        feed.tidy()
+        await reader.reaches(1)
+        assert OF_A not in read
+        await reader.close()
+
+
 async def test_a_page_that_takes_too_long_is_asked_for_in_smaller_parts_and_given_up_in_the_end(
     database: Database, log: EventLog, project: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
