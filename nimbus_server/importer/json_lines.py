@@ -7,14 +7,13 @@ import orjson
 
 from nimbus_server.importer.lines import LINE_BYTES_MAX, Lines
 from nimbus_server.importer.record import Record, new_record, unparsable
+from nimbus_server.ingest.decode import TOGETHER
 
-# Lines that are parsed at a time. Those among which one is bad are parsed again, one by one.
-TOGETHER = 50
 LINE_ENDS = b"\r\n"
 
 
 def read_json_lines(lines: Lines) -> Iterator[Record]:
-    """Each line that is not blank."""
+    """Each line that is not blank. TOGETHER are parsed at once, and where one of them is bad one by one."""
     upcoming = iter(lines)
     while some := list(islice(upcoming, TOGETHER)):
         first = lines.number - len(some) + 1

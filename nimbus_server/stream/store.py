@@ -80,13 +80,13 @@ class LogReader:
 
         The position found moves on even where nothing matches: by `window` positions, or WINDOW_POSITIONS.
         """
+        window = window or WINDOW_POSITIONS
         conditions = (
             (sql.SQL("AND name = ANY(%(names)s)"), which.names),
             (sql.SQL("AND user_id = %(user_id)s"), which.user_id is not None),
             (sql.SQL("AND props @> %(props)s::jsonb"), which.props_json),
         )
         query = PAGE.format(sql.SQL(" ").join([condition for condition, used in conditions if used]))
-        window = window or WINDOW_POSITIONS
         values = {
             "project_id": project_id,
             "after": after,
