@@ -47,6 +47,11 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+def encodable(text: str) -> str:
+    """The text with lone surrogates escaped: what a client sent may hold them, and no answer can."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A field that is wrong, by the name that the proto gives it, and one sentence about it."""
@@ -69,7 +74,7 @@ class NimbusError(Exception):
     ) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = encodable(message)
         self.violations = violations
         self.metadata = dict(metadata or {})
         self.retry_after_seconds = retry_after_seconds
@@ -77,7 +82,7 @@ class NimbusError(Exception):
 
 def field_error(reason: Reason, field: str, message: str) -> NimbusError:
     """The error of one wrong field; `message` is a sentence that starts with the field's name."""
-    return NimbusError(reason, message, violations=(Violation(field, message),))
+    return NimbusError(reason, message, violations=(Violation(encodable(field), encodable(message)),))
 
 
 def project_not_found() -> NimbusError:

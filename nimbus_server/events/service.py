@@ -1,6 +1,7 @@
 """EventService: the log over gRPC."""
 
 import asyncio
+from collections.abc import Iterable
 from uuid import UUID
 
 from google.protobuf.struct_pb2 import Struct
@@ -12,11 +13,15 @@ from nimbus_server.events.store import Cursor, EventFilter, EventReader, LoggedE
 from nimbus_server.ingest.event import NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
 from nimbus_server.ingest.service import IngestService
 from nimbus_server.projects.access import ProjectAccess
+from nimbus_server.rpc.call import current_call
 from nimbus_server.rpc.fields import filter_field, int_field, props_field, text_field, time_field, timestamp, uuid_field
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 OFFSET_MAX = 10_000
+# Of the events of a page: less than the 4 MiB that gRPC clients take by default, and than the edge takes for JSON.
+GRPC_PAGE_BYTES_MAX = 3_500_000
+REST_PAGE_BYTES_MAX = 16 * 1024 * 1024
 
 
 class EventService:
@@ -37,11 +42,13 @@ class EventService:
         after = _cursor(request)
         # One more than asked for tells whether another page follows.
         found = await self._reader.page(which, limit + 1, offset, after)
-        items, more = found[:limit], len(found) > limit
-        response = pb.ListEventsResponse(items=await asyncio.to_thread(lambda: [*map(_message, items)]))
-        if more:
-            response.next_cursor.after_ts.FromDatetime(items[-1].ts)
-            response.next_cursor.after_id = str(items[-1].id)
+        bytes_max = REST_PAGE_BYTES_MAX if current_call.get().is_rest else GRPC_PAGE_BYTES_MAX
+        items = await asyncio.to_thread(_messages, found[:limit], bytes_max)
+        response = pb.ListEventsResponse(items=items)
+        if len(found) > len(items):
+            last = found[len(items) - 1]
+            response.next_cursor.after_ts.FromDatetime(last.ts)
+            response.next_cursor.after_id = str(last.id)
         if after is None:
             response.count = await self._reader.count(which)
             response.limit, response.offset = limit, offset
@@ -57,7 +64,7 @@ def _filter(project: UUID, request: pb.ListEventsRequest) -> EventFilter:
         else None,
         since=time_field("since", request.since) if request.HasField("since") else None,
         until=time_field("until", request.until) if request.HasField("until") else None,
-        props=props_field(request.props),
+        props_json=props_field(request.props),
     )
 
 
@@ -72,6 +79,18 @@ def _cursor(request: pb.ListEventsRequest) -> Cursor | None:
             Reason.FIELD_INVALID, "offset", "offset does not go with after_ts and after_id: use one or the other."
         )
     return Cursor(time_field("after_ts", request.after_ts), uuid_field("after_id", request.after_id))
+
+
+def _messages(events: Iterable[LoggedEvent], bytes_max: int) -> list[pb.StoredEvent]:
+    """The first events, as many as have `bytes_max` together, but at least one."""
+    messages: list[pb.StoredEvent] = []
+    size = 0
+    for message in map(_message, events):
+        size += message.ByteSize()
+        if messages and size > bytes_max:
+            break
+        messages.append(message)
+    return messages
 
 
 def _message(event: LoggedEvent) -> pb.StoredEvent:

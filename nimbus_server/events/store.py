@@ -7,7 +7,6 @@ from uuid import UUID
 
 from psycopg import sql
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from nimbus_server.postgres.database import Database
 
@@ -21,14 +20,17 @@ COLUMNS = sql.SQL("id, project_id, seq, name, ts, props, user_id, idempotency_ke
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events of a project; None or empty means any. `since` is inclusive, `until` is not."""
+    """Which events of a project; None or empty means any. `since` is inclusive, `until` is not.
+
+    `props_json` is a JSON object that the props must contain.
+    """
 
     project_id: UUID
     names: list[str]
     user_id: str | None
     since: datetime | None
     until: datetime | None
-    props: dict[str, Any] | None
+    props_json: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def _where(which: EventFilter) -> tuple[sql.Composed, dict[str, Any]]:
         "user_id": (sql.SQL("user_id = %(user_id)s"), which.user_id),
         "since": (sql.SQL("ts >= %(since)s"), which.since),
         "until": (sql.SQL("ts < %(until)s"), which.until),
-        "props": (sql.SQL("props @> %(props)s"), Jsonb(which.props) if which.props else None),
+        "props": (sql.SQL("props @> %(props)s::jsonb"), which.props_json.decode() or None),
     }
     used = {name: pair for name, pair in conditions.items() if pair[1] is not None}
     return sql.SQL(" AND ").join([c for c, _ in used.values()]), {name: value for name, (_, value) in used.items()}

@@ -4,8 +4,7 @@ import csv
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import orjson
-
+from nimbus_server import strict_json
 from nimbus_server.errors import Reason
 from nimbus_server.importer.lines import LINE_BYTES_MAX, Lines
 from nimbus_server.importer.record import Record, unparsable
@@ -63,7 +62,9 @@ class _Columns:
         if self._props is not None and (encoded := cells[self._props]):
             given = _json_object(encoded)
             if given is None:
-                return EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
+                return EventRefusedError(
+                    "props", Reason.FIELD_INVALID, "props must be a JSON object without a key twice."
+                )
             both = given.keys() & props.keys()
             if both:
                 return EventRefusedError("props", Reason.FIELD_INVALID, f"props has {min(both)}, a column too.")
@@ -115,7 +116,7 @@ class _Rows:
 
 def _json_object(encoded: str) -> dict[str, Any] | None:
     try:
-        value = orjson.loads(encoded)
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        value = strict_json.loads(encoded.encode(errors="surrogateescape"))
+    except ValueError:
         return None
     return value if type(value) is dict else None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import orjson
+
 from nimbus_server.clock import SECOND
 from nimbus_server.errors import Reason
 from nimbus_server.importer.record import Record
@@ -82,6 +84,8 @@ def _ts(ts: Any) -> int:
             return parse_ts("ts", ts)
         if _NUMBER.fullmatch(ts):
             ts = float(ts) if "." in ts else int(ts)
+    if type(ts) is orjson.Fragment:
+        ts = float(orjson.dumps(ts))
     if type(ts) is int or type(ts) is float:
         at = ts * (SECOND // 1000 if abs(ts) >= MILLISECONDS_FROM else SECOND)
         if math.isfinite(at):

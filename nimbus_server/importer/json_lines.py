@@ -5,6 +5,7 @@ from itertools import count, islice
 
 import orjson
 
+from nimbus_server import strict_json
 from nimbus_server.importer.lines import LINE_BYTES_MAX, Lines
 from nimbus_server.importer.record import Record, new_record, unparsable
 from nimbus_server.ingest.decode import TOGETHER
@@ -31,6 +32,8 @@ def _objects(first: int, lines: Sequence[bytes]) -> list[Record] | None:
     if set(map(type, contents)) != {dict}:
         return None
     raws = [line.rstrip(LINE_ENDS) for line in lines]
+    if not strict_json.is_unchanged(contents, b"[%b]" % b",".join(raws)):
+        return None
     return list(map(new_record, zip(count(first), raws, contents, strict=False)))
 
 
@@ -40,12 +43,13 @@ def _one_by_one(first: int, lines: Sequence[bytes]) -> Iterator[Record]:
         if len(line) > LINE_BYTES_MAX:
             yield Record(number, raw, unparsable(f"The line has more than {LINE_BYTES_MAX} bytes."))
             continue
-        try:
-            content = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            if not raw.isspace() and raw:
-                yield Record(number, raw, unparsable(f"The line is not valid JSON: {error.msg}."))
+        if not raw.strip():
             continue
-        if type(content) is not dict:
+        try:
+            content = strict_json.loads(raw)
+        except ValueError as error:
+            yield Record(number, raw, unparsable(f"The line is not valid JSON: {error}."))
+            continue
+        if not isinstance(content, dict):
             content = unparsable("The line must be a JSON object: one event, not a list of them.")
         yield new_record((number, raw, content))

@@ -1,18 +1,18 @@
 """Events that come as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
-import orjson
-
+from nimbus_server import strict_json
 from nimbus_server.clock import all_micros, micros
 from nimbus_server.errors import NimbusError, Reason, field_error
 from nimbus_server.ingest.decode import Batch, Origin, decode, valid_events
 from nimbus_server.ingest.event import EventRefusedError, NewEvent
 from nimbus_server.ingest.props import encode_all_props
+from nimbus_server.strict_json import RepeatedKey
 
 REQUEST_FIELDS = {"project_id", "events", "sent_at", "return_receipts"}
 EVENT_FIELDS = frozenset({"name", "ts", "props", "properties", "user_id", "idempotency_key"})
@@ -35,9 +35,14 @@ def parse_json(body: bytes) -> JsonRequest:
 
     Raises NimbusError with REQUEST_UNPARSABLE, FIELD_INVALID or FIELD_UNKNOWN.
     """
-    request = _loads(body)
+    try:
+        request = strict_json.loads(body)
+    except ValueError as error:
+        raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The body is not valid JSON: {error}.") from None
     if not isinstance(request, dict):
         raise NimbusError(Reason.REQUEST_UNPARSABLE, "The body must be a JSON object with project_id and events.")
+    if isinstance(request, RepeatedKey):
+        raise field_error(Reason.FIELD_INVALID, request.key[:100], "A request must not have a field twice.")
     unknown = sorted(request.keys() - REQUEST_FIELDS)
     if unknown:
         fields = ", ".join(sorted(REQUEST_FIELDS))
@@ -94,18 +99,6 @@ def parse_plain_ts(texts: Sequence[Any]) -> list[int] | None:
     return None
 
 
-def _loads(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # It refuses a whole body for one lone surrogate, which JavaScript makes of a cut emoji, or one NaN, which
-        # Python writes. The slower parser lets them through, to be refused with their event alone.
-        try:
-            return json.loads(body.decode())
-        except (ValueError, RecursionError):
-            raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The body is not valid JSON: {error.msg}.") from None
-
-
 def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
     check_fields(events, EVENT_FIELDS)
     names, tss, user_ids, keys = (texts_of(events, field) for field in ("name", "ts", "user_id", "idempotency_key"))
@@ -123,9 +116,12 @@ def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
 
 def check_fields(events: Sequence[Any], known: frozenset[str]) -> None:
     """Raise EventRefusedError unless all are JSON objects without other fields than those known."""
+    # All at once: one by one only where there is an error to be found.
+    if {dict}.issuperset(map(type, events)) and known.issuperset(chain.from_iterable(events)):
+        return
     for event in events:
         if type(event) is not dict:
-            raise EventRefusedError("events", Reason.FIELD_INVALID, "An event must be a JSON object.")
+            raise _no_event(event)
         if not known.issuperset(event):
             raise EventRefusedError(
                 min(event.keys() - known)[:100],
@@ -149,6 +145,12 @@ def props_of(event: dict[str, Any]) -> dict[str, Any] | None:
         if props is not None:
             raise EventRefusedError("properties", Reason.FIELD_INVALID, "Give props or properties, not both.")
         props = event["properties"]
-    if props is not None and type(props) is not dict:
+    if props is not None and not isinstance(props, dict):
         raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
     return props
+
+
+def _no_event(value: Any) -> EventRefusedError:
+    if isinstance(value, RepeatedKey):
+        return EventRefusedError(value.key[:100], Reason.FIELD_INVALID, "An event must not have a field twice.")
+    return EventRefusedError("events", Reason.FIELD_INVALID, "An event must be a JSON object.")

@@ -6,8 +6,20 @@ from typing import Any
 from nimbus_server.clock import SECOND
 from nimbus_server.errors import Reason
 from nimbus_server.ingest.decode import Batch, Origin, decode, valid_events
-from nimbus_server.ingest.event import EventRefusedError, NewEvent
+from nimbus_server.ingest.event import PROPS_DEPTH_MAX, EventRefusedError, NewEvent
 from nimbus_server.ingest.props import check_all_props_json, check_props_json, encode_props, struct_to_dict
+
+
+class UnparsableEvent:
+    """Stands for an event that is not a valid message: whoever reads a field of it gets the refusal."""
+
+    def __getattr__(self, _name: str) -> Any:
+        raise EventRefusedError(
+            "events",
+            Reason.REQUEST_UNPARSABLE,
+            "The event is not a valid nimbus.v1.Event message: text must be UTF-8, and props must not be nested deeper "
+            f"than {PROPS_DEPTH_MAX} levels.",
+        )
 
 
 def decode_proto(events: Sequence[Any], origin: Origin, first: int = 0) -> Batch:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from nimbus_server.clock import DAY, micros
-from nimbus_server.errors import Reason
+from nimbus_server.errors import Reason, encodable
 
 EVENTS_MAX = 1000
 NAME_LENGTH_MAX = 200
@@ -38,9 +38,9 @@ class EventRefusedError(Exception):
 
     def __init__(self, field: str, reason: Reason, message: str) -> None:
         super().__init__(message)
-        self.field = field
+        self.field = encodable(field)
         self.reason = reason
-        self.message = message
+        self.message = encodable(message)
 
 
 @dataclass(frozen=True, slots=True)

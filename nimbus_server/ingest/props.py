@@ -1,40 +1,53 @@
-"""Properties of an event: any JSON object within the limits."""
+"""Properties of an event: any JSON object within the limits.
+
+Numbers are kept to the digit: in the dictionaries here, one that no double or 64-bit integer holds is an
+orjson.Fragment (see strict_json.py). PostgreSQL writes numbers out without an exponent, so that is how they count.
+"""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import orjson
 
+from nimbus_server import strict_json
 from nimbus_server.errors import Reason
 from nimbus_server.ingest.event import PROPS_BYTES_MAX, PROPS_DEPTH_MAX, EventRefusedError
 
 # A number in a list is the worst: 2 bytes as JSON, 13 in a Struct.
 STRUCT_BYTES_PER_JSON_BYTE = 8
-# Values that can't be too deep or infinite.
+# Values that can't be too deep, infinite, or longer in PostgreSQL than as JSON.
 PLAIN = frozenset({str, int, bool, type(None)})
-# orjson refuses numbers that no double holds.
-PARSED_PLAIN = PLAIN | {float}
+CHECKED_AT_ONCE = PLAIN | {float, dict, list}
+# Absolute values of doubles that are written without an exponent, beside 0.
+PLAIN_FLOAT_MIN, PLAIN_FLOAT_MAX = 1e-4, 1e15
 # Or a backslash before "u0000".
 ENCODED_NUL = b"\\u0000"
 # Looked for first: bytes find one byte in a tenth of the time.
 BACKSLASH = ord("\\")
+# A string, or a number with an exponent: its sign, digits before and after the point, and exponent.
+_EXPONENT = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(-?)([0-9]+)(?:\.([0-9]+))?[eE]([-+]?[0-9]+)')
 
 
 def encode_props(props: dict[str, Any]) -> bytes:
     """The properties as compact JSON.
 
-    Raises EventRefusedError where they are too large or too deep, or hold NUL or a number that is not finite.
+    Raises EventRefusedError where they are too large or too deep, or hold a key twice, NUL, half a character or a
+    number out of range.
     """
-    if not PLAIN.issuperset(map(type, props.values())):
+    is_plain = type(props) is dict and PLAIN.issuperset(map(type, props.values()))
+    if not is_plain:
         # So many keys and values are too many bytes in any case: nothing larger is walked.
         _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
     try:
         encoded = orjson.dumps(props)
     except orjson.JSONEncodeError:
-        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be valid JSON.") from None
-    if len(encoded) > PROPS_BYTES_MAX:
+        raise EventRefusedError(
+            "props", Reason.FIELD_INVALID, "props must be valid JSON without half characters (lone surrogates)."
+        ) from None
+    if len(encoded) > PROPS_BYTES_MAX or not (is_plain or _written_out_bytes(encoded) <= PROPS_BYTES_MAX):
         raise _too_long()
     if BACKSLASH in encoded and ENCODED_NUL in encoded:
         _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
@@ -47,14 +60,13 @@ def encode_all_props(all_props: Sequence[dict[str, Any] | None]) -> list[bytes]:
     What is plain, as nearly all are, is checked all at once, which takes half the time.
     """
     props = [some or {} for some in all_props]
-    types = set(map(type, _values(props)))
-    if types <= PLAIN or (types <= PARSED_PLAIN and _are_finite(props)):
+    if _are_plain(props):
         try:
             encoded = list(map(orjson.dumps, props))
         except orjson.JSONEncodeError:
             pass
         else:
-            if _are_short_and_plain(encoded):
+            if max(map(len, encoded)) <= PROPS_BYTES_MAX and BACKSLASH not in b"".join(encoded):
                 return encoded
     return list(map(encode_props, props))
 
@@ -65,33 +77,27 @@ def check_all_props_json(encoded: Sequence[bytes]) -> Sequence[bytes]:
         props = list(map(orjson.loads, encoded))
     except orjson.JSONDecodeError:
         props = []
-    if (
-        {dict}.issuperset(map(type, props))
-        and PARSED_PLAIN.issuperset(map(type, _values(props)))
-        and _are_short_and_plain(encoded)
-        and props
-    ):
-        return encoded
+    if props and max(map(len, encoded)) <= PROPS_BYTES_MAX and _are_plain(props):
+        text = b"[%b]" % b",".join(encoded)
+        if BACKSLASH not in text and strict_json.is_unchanged(props, text):
+            return encoded
     return list(map(check_props_json, encoded))
 
 
 def check_props_json(encoded: bytes) -> bytes:
-    """Properties that came as JSON. Raises what parse_props and encode_props do."""
-    props = parse_props(encoded)
-    if (
-        len(encoded) > PROPS_BYTES_MAX
-        or (BACKSLASH in encoded and ENCODED_NUL in encoded)
-        or not PARSED_PLAIN.issuperset(map(type, props.values()))
-    ):
-        return encode_props(props)
-    return encoded
+    """Properties that came as JSON, compact where they are too long otherwise.
+
+    Raises what parse_props and encode_props do.
+    """
+    compact = encode_props(parse_props(encoded))
+    return encoded if len(encoded) <= PROPS_BYTES_MAX else compact
 
 
 def parse_props(encoded: bytes) -> dict[str, Any]:
     """The JSON object in `encoded`. Raises EventRefusedError where it is none."""
     try:
-        props = orjson.loads(encoded)
-    except orjson.JSONDecodeError:
+        props = strict_json.loads(encoded)
+    except ValueError:
         props = None
     if not isinstance(props, dict):
         raise EventRefusedError("props_json", Reason.FIELD_INVALID, "props_json must be a JSON object in UTF-8.")
@@ -128,16 +134,39 @@ def _plain(value: Any) -> Any:
     return None
 
 
-def _values(all_props: Iterable[dict[str, Any]]) -> Iterator[Any]:
-    return chain.from_iterable(map(dict.values, all_props))
+def _are_plain(all_props: Sequence[Any]) -> bool:
+    """Whether all are objects within PROPS_DEPTH_MAX, of values that need no look at each of them."""
+    if not {dict}.issuperset(map(type, all_props)):
+        return False
+    values = [*chain.from_iterable(map(dict.values, all_props))]
+    for _ in range(PROPS_DEPTH_MAX):
+        types = set(map(type, values))
+        if types <= PLAIN:
+            return True
+        if not types <= CHECKED_AT_ONCE or (float in types and not _have_plain_floats(values)):
+            return False
+        if dict not in types and list not in types:
+            return True
+        objects = [value.values() for value in values if type(value) is dict]
+        values = [*chain.from_iterable(objects), *chain.from_iterable([v for v in values if type(v) is list])]
+    return False
 
 
-def _are_finite(all_props: Iterable[dict[str, Any]]) -> bool:
-    return all(math.isfinite(value) for value in _values(all_props) if type(value) is float)
+def _have_plain_floats(values: Iterable[Any]) -> bool:
+    sizes = [*filter(None, map(abs, [value for value in values if type(value) is float]))]
+    # A NaN is neither the least nor the greatest, but it is in the sum.
+    return not sizes or (min(sizes) >= PLAIN_FLOAT_MIN and max(sizes) < PLAIN_FLOAT_MAX and math.isfinite(sum(sizes)))
 
 
-def _are_short_and_plain(encoded: Sequence[bytes]) -> bool:
-    return max(map(len, encoded)) <= PROPS_BYTES_MAX and BACKSLASH not in b"".join(encoded)
+def _written_out_bytes(encoded: bytes) -> int:
+    """The length of JSON with its numbers as PostgreSQL writes a numeric: `15e2` as 1500, `1.5e-3` as 0.0015."""
+    size = len(encoded)
+    for number in _EXPONENT.finditer(encoded):
+        if number[4] is not None:
+            exponent, decimals = int(number[4]), len(number[3] or b"")
+            before, after = max(len(number[2]) + exponent, 1), max(decimals - exponent, 0)
+            size += len(number[1]) + before + after + (after > 0) - len(number[0])
+    return size
 
 
 def _check(value: Any, levels: int, budget: int) -> int:
@@ -148,9 +177,11 @@ def _check(value: Any, levels: int, budget: int) -> int:
     if isinstance(value, str) and "\0" in value:
         raise EventRefusedError("props", Reason.FIELD_INVALID, "props must not contain NUL.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must hold finite numbers only.")
+        raise _number_out_of_range()
     if not isinstance(value, dict | list):
         return budget
+    if isinstance(value, strict_json.RepeatedKey):
+        raise EventRefusedError("props", Reason.FIELD_INVALID, f"props has the key {value.key[:100]!r} twice.")
     if levels == 0:
         raise EventRefusedError(
             "props", Reason.PROPS_TOO_DEEP, f"props must have at most {PROPS_DEPTH_MAX} levels of nesting."
@@ -160,7 +191,18 @@ def _check(value: Any, levels: int, budget: int) -> int:
     return budget
 
 
+def _number_out_of_range() -> EventRefusedError:
+    return EventRefusedError(
+        "props",
+        Reason.FIELD_INVALID,
+        "Numbers in props must be finite, within the range of a double (5e-324 to 1.7e308), and have at most "
+        f"{strict_json.NUMBER_LENGTH_MAX} digits.",
+    )
+
+
 def _too_long() -> EventRefusedError:
     return EventRefusedError(
-        "props", Reason.FIELD_TOO_LONG, f"props must have at most {PROPS_BYTES_MAX} bytes as JSON."
+        "props",
+        Reason.FIELD_TOO_LONG,
+        f"props must have at most {PROPS_BYTES_MAX} bytes as JSON, numbers without exponents.",
     )

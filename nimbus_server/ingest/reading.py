@@ -18,6 +18,8 @@ from nimbus_server.projects.access import ProjectAccess
 
 # Requests of so many bytes are read in one go. Larger ones take turns.
 SMALL_BYTES = 32 * 1024
+# Larger ones, and compressed ones, are parsed in a thread, so that others get their turn meanwhile.
+PARSED_AT_ONCE_BYTES = 1024 * 1024
 # Events of a large request that are decoded in one go, in one or two milliseconds.
 SLICE_EVENTS = 200
 # From here on the events of a protobuf message are counted before it is parsed: that costs half a microsecond each.
@@ -79,7 +81,8 @@ class Reader:
         turn = self._turn_of_machines if isinstance(caller(), Machine) else self._turn_of_people
         try:
             async with turn:
-                return await self._read(parse(), number, SLICE_EVENTS, until)
+                sent = await _in_thread(parse) if packed or len(raw) > PARSED_AT_ONCE_BYTES else parse()
+                return await self._read(sent, number, SLICE_EVENTS, until)
         except NimbusError as error:
             # Its traceback would hold what was parsed until the caller is told.
             raise error.with_traceback(None) from None
@@ -105,6 +108,16 @@ class Reader:
         return ReadBatch(
             sent.project, await _decode(sent, origin, slice_events), origin, len(sent.events), sent.return_receipts
         )
+
+
+async def _in_thread(parse: Callable[[], SentBatch]) -> SentBatch:
+    """What `parse` returns. A call that is cancelled waits for it all the same: its turn bounds the memory."""
+    parsing = asyncio.ensure_future(asyncio.to_thread(parse))
+    try:
+        return await asyncio.shield(parsing)
+    except asyncio.CancelledError:
+        await asyncio.wait({parsing})
+        raise
 
 
 async def _decode(sent: SentBatch, origin: Origin, slice_events: int) -> Batch:

@@ -1,20 +1,24 @@
 """The ways in: one batch a call, or a stream of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 from uuid import UUID
+
+from google.protobuf.message import DecodeError
 
 from nimbus.v1 import event_service_pb2 as pb
 from nimbus_server.clock import Clock, micros
-from nimbus_server.errors import Reason, field_error, worker_unavailable
+from nimbus_server.errors import NimbusError, Reason, field_error, worker_unavailable
 from nimbus_server.ingest.compression import unpack
 from nimbus_server.ingest.decode_json import decode_json, parse_json
-from nimbus_server.ingest.decode_proto import decode_proto
+from nimbus_server.ingest.decode_proto import UnparsableEvent, decode_proto
 from nimbus_server.ingest.pipeline import Ingest, Submitted
 from nimbus_server.ingest.reading import ReadBatch, Reader, SentBatch
 from nimbus_server.ingest.receipt import Receipt
+from nimbus_server.ingest.wire import split_events
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.rpc.call import current_call
 from nimbus_server.rpc.fields import time_field, uuid_field
@@ -53,16 +57,16 @@ class IngestService:
             parse = partial(_json, request, encoding)
             packed = bool(encoding)
             read = await self._requests.read(request.raw, parse, packed=packed, seconds_left=call.seconds_left)
-        receipt = await self._ingest.store(read.project, read.batch, read.origin, call.seconds_left)
-        return _response(receipt, read)
+        answer = _Answer(read)
+        return answer.of(await self._ingest.store(read.project, read.batch, read.origin, call.seconds_left))
 
     async def IngestEventStream(
         self, requests: AsyncGenerator[Unread, None]
     ) -> AsyncIterator[pb.IngestEventStreamResponse]:
         if self._draining:
             raise worker_unavailable()
-        # Batches and what waits for their commit; None for the end.
-        submitted: asyncio.Queue[tuple[ReadBatch, Submitted] | None] = asyncio.Queue()
+        # Answers and the batches that wait for their commit; None for the end.
+        submitted: asyncio.Queue[tuple[_Answer, Submitted] | None] = asyncio.Queue()
         ahead = asyncio.Semaphore(STREAM_AHEAD)
         reader = asyncio.create_task(self._read_stream(requests, submitted, ahead))
         reader.add_done_callback(lambda _: submitted.put_nowait(None))
@@ -72,7 +76,7 @@ class IngestService:
             while one := await submitted.get():
                 receipt = await self._ingest.receipt(one[1])
                 number += 1
-                yield pb.IngestEventStreamResponse(batch=number, result=_response(receipt, one[0]))
+                yield pb.IngestEventStreamResponse(batch=number, result=one[0].of(receipt))
                 ahead.release()
             if reader.cancelled():
                 raise worker_unavailable()
@@ -87,7 +91,7 @@ class IngestService:
     async def _read_stream(
         self,
         requests: AsyncGenerator[Unread, None],
-        submitted: "asyncio.Queue[tuple[ReadBatch, Submitted] | None]",
+        submitted: "asyncio.Queue[tuple[_Answer, Submitted] | None]",
         ahead: asyncio.Semaphore,
     ) -> None:
         number, project = 0, None
@@ -98,48 +102,82 @@ class IngestService:
                 parse = partial(_next, request, project)
                 read = await self._requests.read(request.raw, parse, number=number)
                 project = read.project
+                answer = _Answer(read)
                 waiting = await self._ingest.submit(project, read.batch, read.origin, waits_for_room=True)
-                submitted.put_nowait((read, waiting))
+                submitted.put_nowait((answer, waiting))
                 await ahead.acquire()
 
 
 def _json(request: Unread, encoding: str) -> SentBatch:
-    json = parse_json(unpack(request.parse().http_body.data, encoding, BATCH_BYTES_MAX))
+    json = parse_json(unpack(request.parse(request.raw).http_body.data, encoding, BATCH_BYTES_MAX))
     project = uuid_field("project_id", json.project_id)
     return SentBatch(project, json.events, json.sent_at, json.return_receipts, decode_json)
 
 
 def _single(request: Unread) -> SentBatch:
-    message = request.parse()
+    message, events = _parse(request)
     if message.HasField("http_body"):
         raise field_error(Reason.FIELD_INVALID, "http_body", "http_body is for the REST gateway: send events instead.")
-    return _sent(message, uuid_field("project_id", message.project_id))
+    return _sent(message, events, uuid_field("project_id", message.project_id))
 
 
 def _next(request: Unread, project: UUID | None) -> SentBatch:
-    message = request.parse()
+    message, events = _parse(request)
     named = uuid_field("project_id", message.project_id) if message.project_id or project is None else project
     if project not in {None, named}:
         raise field_error(Reason.FIELD_INVALID, "project_id", "project_id must not change within a stream.")
-    return _sent(message, named)
+    return _sent(message, events, named)
 
 
-def _sent(message: pb.IngestEventsRequest | pb.IngestEventStreamRequest, project: UUID) -> SentBatch:
+def _parse(request: Unread) -> tuple[Any, Sequence[Any]]:
+    """The message, and its events: where one of them can't be parsed, it alone is unparsable."""
+    try:
+        message = request.parse(request.raw)
+    except NimbusError as error:
+        try:
+            rest, events = split_events(request.raw)
+        except ValueError:
+            raise error from None
+        if not events:
+            raise
+        return request.parse(rest), [_parse_event(event) for event in events]
+    return message, message.events
+
+
+def _parse_event(raw: bytes) -> pb.Event | UnparsableEvent:
+    try:
+        return pb.Event.FromString(raw)
+    except DecodeError:
+        return UnparsableEvent()
+
+
+def _sent(message: Any, events: Sequence[Any], project: UUID) -> SentBatch:
     sent_at = micros(time_field("sent_at", message.sent_at)) if message.HasField("sent_at") else None
-    return SentBatch(project, message.events, sent_at, message.return_receipts, decode_proto)
+    return SentBatch(project, events, sent_at, message.return_receipts, decode_proto)
 
 
-def _response(receipt: Receipt, read: ReadBatch) -> pb.IngestEventsResponse:
-    return pb.IngestEventsResponse(
-        accepted=receipt.accepted,
-        duplicates=receipt.duplicates,
-        rejected=len(receipt.refusals),
-        errors=[
+class _Answer:
+    """The answer to a batch, made before its commit as far as it can be.
+
+    An answer that failed after the commit would have the client send again what is stored.
+    """
+
+    def __init__(self, read: ReadBatch) -> None:
+        self._read = read
+        self._errors = [
             pb.EventError(index=r.index, field=r.field, reason=r.reason.value, message=r.message)
-            for r in receipt.refusals
-        ],
-        receipts=_receipts(receipt, read.count) if read.return_receipts else (),
-    )
+            for r in read.batch.refusals
+        ]
+
+    def of(self, receipt: Receipt) -> pb.IngestEventsResponse:
+        """The whole answer."""
+        return pb.IngestEventsResponse(
+            accepted=receipt.accepted,
+            duplicates=receipt.duplicates,
+            rejected=len(self._errors),
+            errors=self._errors,
+            receipts=_receipts(receipt, self._read.count) if self._read.return_receipts else (),
+        )
 
 
 def _receipts(receipt: Receipt, count: int) -> list[pb.EventReceipt]:

@@ -1,7 +1,6 @@
 """What a call meets second: is there room for it, who calls, and its request parsed."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -56,7 +55,7 @@ class AdmitInterceptor(AsyncServerInterceptor):
         if rpc.access != Access.ACCESS_PUBLIC:
             current_caller.set(await self._admission.admit(rpc, call, raw, request))
         if rpc.is_ingest:
-            return Unread(raw, partial(rpc.parse, raw))
+            return Unread(raw, rpc.parse)
         if request is None:
             request = rpc.parse(raw)
         if rpc.has_json_body:
@@ -76,7 +75,7 @@ class AdmitInterceptor(AsyncServerInterceptor):
                 if not isinstance(who, Machine):
                     who = await self._admission.admit(rpc, call, raw, None)
                     current_caller.set(who)
-                yield Unread(raw, partial(rpc.parse, raw))
+                yield Unread(raw, rpc.parse)
             finally:
                 self._door.leave(len(raw))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
+import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nimbus_server.errors import Reason, field_error
@@ -45,13 +46,13 @@ def filter_field(name: str, values: Sequence[str], length_max: int, count_max: i
     return [text_field(name, value, length_max, may_be_blank=True) for value in values]
 
 
-def props_field(text: str) -> dict[str, object] | None:
-    """The object that `props` of events must contain; None where there is no such filter.
+def props_field(text: str) -> bytes:
+    """The JSON object that `props` of events must contain, with its keys sorted; empty where there is no such filter.
 
     Raises NimbusError with FIELD_TOO_LONG or FIELD_INVALID.
     """
     if not text:
-        return None
+        return b""
     encoded = text.encode()
     if len(encoded) > PROPS_BYTES_MAX:
         raise field_error(Reason.FIELD_TOO_LONG, "props", f"props must have at most {PROPS_BYTES_MAX} bytes.")
@@ -64,7 +65,7 @@ def props_field(text: str) -> dict[str, object] | None:
         ) from None
     if _count(props) > PROPS_WANTED_MAX:
         raise field_error(Reason.FIELD_TOO_LONG, "props", f"props may ask for at most {PROPS_WANTED_MAX} values.")
-    return props
+    return orjson.dumps(props, option=orjson.OPT_SORT_KEYS) if props else b""
 
 
 def _count(value: object) -> int:

@@ -10,6 +10,7 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from nimbus_server import strict_json
 from nimbus_server.errors import NimbusError, Reason, field_error
 
 JSON_BODY = "json_body"
@@ -28,10 +29,13 @@ def read_json_body(request: Any, rest_path: str | None) -> None:
     body = request.json_body.data
     try:
         fields = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError as error:
-        raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The body is not valid JSON: {error.msg}.") from None
+        repeated = strict_json.repeated_key(body) if body else None
+    except ValueError as error:
+        raise NimbusError(Reason.REQUEST_UNPARSABLE, f"The body is not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise NimbusError(Reason.REQUEST_UNPARSABLE, "The body must be a JSON object.")
+    if repeated is not None:
+        raise field_error(Reason.FIELD_INVALID, repeated[:100], "A field must not be given twice.")
     request.ClearField(JSON_BODY)
     for name, value in fields.items():
         _merge(request, name, value)

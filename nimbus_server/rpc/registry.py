@@ -24,11 +24,11 @@ REQUEST_BYTES_MAX = 128 * 1024
 class Unread:
     """A request that carries events, as it came: parsed it is many times as large, so its handler chooses when.
 
-    `parse` raises NimbusError with REQUEST_UNPARSABLE.
+    `parse` makes a message of bytes such as `raw`. It raises NimbusError with REQUEST_UNPARSABLE.
     """
 
     raw: bytes
-    parse: Callable[[], Any]
+    parse: Callable[[bytes], Any]
 
 
 @dataclass(frozen=True)

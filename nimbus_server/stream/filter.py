@@ -11,7 +11,7 @@ import orjson
 
 from nimbus_server.stream.event import StreamedEvent
 
-# A number that a double may not tell from its neighbours, as PostgreSQL does. Or text that looks like one.
+# A number of so many digits that doubles may take another one for equal, as PostgreSQL does not. Or text like that.
 MAYBE_INEXACT = re.compile(r"[0-9.]{16}")
 
 
@@ -38,6 +38,10 @@ class EventFilter:
         return found
 
     @cached_property
+    def _is_inexact(self) -> bool:
+        return MAYBE_INEXACT.search(self.props_json.decode()) is not None
+
+    @cached_property
     def exact_props(self) -> dict[str, Any]:
         """The same with numbers as they are written."""
         return _exact(self.props_json.decode()) if self.props_json else {}
@@ -49,7 +53,11 @@ class EventFilter:
             and (self.user_id is None or event.user_id == self.user_id)
             and (
                 not self.props
-                or (contains(props.exact, self.exact_props) if props.is_inexact else contains(props.plain, self.props))
+                or (
+                    contains(props.exact, self.exact_props)
+                    if props.is_inexact or self._is_inexact
+                    else contains(props.plain, self.props)
+                )
             )
         )
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
-import orjson
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -134,11 +133,10 @@ def _since(at: Timestamp) -> Start:
 
 
 def _filter(names: Sequence[str], user_id: str | None, props: str) -> EventFilter:
-    wanted = props_field(props)
     return EventFilter(
         frozenset(filter_field("name", names, NAME_LENGTH_MAX)),
         None if user_id is None else text_field("user_id", user_id, USER_ID_LENGTH_MAX, may_be_blank=True),
-        orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS) if wanted else b"",
+        props_field(props),
     )
 
 

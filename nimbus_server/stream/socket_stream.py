@@ -22,6 +22,7 @@ import orjson
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from nimbus_server import strict_json
 from nimbus_server.consumers.store import ConsumerStore
 from nimbus_server.errors import NimbusError, Reason, field_error
 from nimbus_server.projects.access import ProjectAccess
@@ -190,11 +191,11 @@ def _call_of(socket: ServerConnection) -> Call:
 def _acked(message: str | bytes) -> int:
     """The position in `{"type": "ack", "position": "N"}`. Raises NimbusError."""
     try:
-        fields = orjson.loads(message)
+        fields = strict_json.loads(message.encode() if isinstance(message, str) else message)
     except ValueError:
         fields = None
     if not (
-        isinstance(fields, dict)
+        type(fields) is dict
         and fields.keys() == {"type", "position"}
         and fields["type"] == "ack"
         and POSITION.fullmatch(str(fields["position"]))

@@ -65,7 +65,7 @@ class Event(_message.Message):
     name: _builtins.str
     """Required. What happened, such as `page_view`. 1 to 200 characters, no NUL."""
     props_json: _builtins.bytes
-    """For SDKs: a JSON object in UTF-8, decoded faster than `props`. Integers keep 64 bits."""
+    """For SDKs: a JSON object in UTF-8, decoded faster than `props`."""
     user_id: _builtins.str
     """Whom it is about, 1 to 200 characters, no NUL. Default: nobody."""
     idempotency_key: _builtins.str
@@ -365,14 +365,16 @@ class StoredEvent(_message.Message):
     idempotency_key: _builtins.str
     """The key it was sent with."""
     props_json: _builtins.bytes
-    """In place of `props`, a JSON object in UTF-8: only where PROPS_FORM_JSON was asked for."""
+    """In place of `props`, a JSON object in UTF-8 with numbers as they were sent, without exponents: only where
+    PROPS_FORM_JSON was asked for.
+    """
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
 
     @_builtins.property
     def props(self) -> _struct_pb2.Struct:
-        """What is known about it. Numbers are doubles."""
+        """What is known about it. Numbers are doubles: the nearest to what is stored."""
 
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
@@ -436,7 +438,7 @@ class ListEventsRequest(_message.Message):
     each object and list counted. Default: all.
     """
     limit: _builtins.int
-    """Most events to return, 1 to 200. Default 50."""
+    """Maximum number of events to return, 1 to 200; fewer where they are large. Default 50."""
     offset: _builtins.int
     """Events to skip, 0 to 10,000; beyond that, use the cursor. Not together with the cursor. Default 0."""
     after_id: _builtins.str

@@ -101,7 +101,9 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
+        """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth. A page of large events holds
+        fewer than `limit`: at most 3.5 MB over gRPC, so that it fits into the 4 MiB that clients take by default, and 16 MiB
+        over REST. The next page then starts at `next_cursor`, or at `offset` plus the number of items.
 
         Errors: FIELD_INVALID, PROJECT_NOT_FOUND, PROJECT_MISMATCH.
         """

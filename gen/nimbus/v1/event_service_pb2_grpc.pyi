@@ -70,7 +70,9 @@ class EventServiceStub:
     STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]
-    """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
+    """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth. A page of large events holds
+    fewer than `limit`: at most 3.5 MB over gRPC, so that it fits into the 4 MiB that clients take by default, and 16 MiB
+    over REST. The next page then starts at `next_cursor`, or at `offset` plus the number of items.
 
     Errors: FIELD_INVALID, PROJECT_NOT_FOUND, PROJECT_MISMATCH.
     """
@@ -117,7 +119,9 @@ class EventServiceAsyncStub(EventServiceStub):
     STORAGE_UNAVAILABLE, WORKER_UNAVAILABLE.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
+    """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth. A page of large events holds
+    fewer than `limit`: at most 3.5 MB over gRPC, so that it fits into the 4 MiB that clients take by default, and 16 MiB
+    over REST. The next page then starts at `next_cursor`, or at `offset` plus the number of items.
 
     Errors: FIELD_INVALID, PROJECT_NOT_FOUND, PROJECT_MISMATCH.
     """
@@ -179,7 +183,9 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.ListEventsResponse, _abc.Awaitable[_event_service_pb2.ListEventsResponse]]:
-        """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth.
+        """Lists events, newest `ts` first. Page with `offset`, or from `next_cursor` to any depth. A page of large events holds
+        fewer than `limit`: at most 3.5 MB over gRPC, so that it fits into the 4 MiB that clients take by default, and 16 MiB
+        over REST. The next page then starts at `next_cursor`, or at `offset` plus the number of items.
 
         Errors: FIELD_INVALID, PROJECT_NOT_FOUND, PROJECT_MISMATCH.
         """

@@ -57,7 +57,7 @@ class _PropsFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PropsForm.V
     PROPS_FORM_STRUCT: _PropsForm.ValueType  # 1
     """`props`: for people and grpcurl. Numbers are doubles."""
     PROPS_FORM_JSON: _PropsForm.ValueType  # 2
-    """`props_json`: JSON in UTF-8. Several times faster for both sides, and integers keep 64 bits."""
+    """`props_json`: JSON in UTF-8. Several times faster for both sides, and numbers keep all their digits."""
 
 class PropsForm(_PropsForm, metaclass=_PropsFormEnumTypeWrapper):
     """How the props of events are sent."""
@@ -67,7 +67,7 @@ PROPS_FORM_UNSPECIFIED: PropsForm.ValueType  # 0
 PROPS_FORM_STRUCT: PropsForm.ValueType  # 1
 """`props`: for people and grpcurl. Numbers are doubles."""
 PROPS_FORM_JSON: PropsForm.ValueType  # 2
-"""`props_json`: JSON in UTF-8. Several times faster for both sides, and integers keep 64 bits."""
+"""`props_json`: JSON in UTF-8. Several times faster for both sides, and numbers keep all their digits."""
 Global___PropsForm: _TypeAlias = PropsForm  # noqa: Y015
 
 class _ConsumerConflict:
