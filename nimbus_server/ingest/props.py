@@ -73,24 +73,15 @@ def encode_all_props(all_props: Sequence[dict[str, Any] | None]) -> list[bytes]:
 
 def check_all_props_json(encoded: Sequence[bytes]) -> Sequence[bytes]:
     """The properties of several events as check_props_json gives them. Raises what it does."""
-    try:
-        props = list(map(orjson.loads, encoded))
-    except orjson.JSONDecodeError:
-        props = []
-    if props and max(map(len, encoded)) <= PROPS_BYTES_MAX and _are_plain(props):
-        text = b"[%b]" % b",".join(encoded)
-        if BACKSLASH not in text and strict_json.is_unchanged(props, text):
-            return encoded
-    return list(map(check_props_json, encoded))
+    return encoded if _is_plain_json(encoded) else list(map(check_props_json, encoded))
 
 
 def check_props_json(encoded: bytes) -> bytes:
-    """Properties that came as JSON, compact where they are too long otherwise.
+    """Properties that came as JSON: as they are if they are plain, or else as parse_props and encode_props give them.
 
-    Raises what parse_props and encode_props do.
+    Raises what those do.
     """
-    compact = encode_props(parse_props(encoded))
-    return encoded if len(encoded) <= PROPS_BYTES_MAX else compact
+    return encoded if _is_plain_json((encoded,)) else encode_props(parse_props(encoded))
 
 
 def parse_props(encoded: bytes) -> dict[str, Any]:
@@ -132,6 +123,18 @@ def _plain(value: Any) -> Any:
     if kind == "list_value":
         return [_plain(item) for item in value.list_value.values]
     return None
+
+
+def _is_plain_json(encoded: Sequence[bytes]) -> bool:
+    """Whether all are the JSON of plain properties, with nothing in it that reading them would lose."""
+    try:
+        props = list(map(orjson.loads, encoded))
+    except orjson.JSONDecodeError:
+        return False
+    if not props or max(map(len, encoded)) > PROPS_BYTES_MAX or not _are_plain(props):
+        return False
+    text = b"[%b]" % b",".join(encoded)
+    return BACKSLASH not in text and strict_json.is_unchanged(props, text)
 
 
 def _are_plain(all_props: Sequence[Any]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
+import orjson
 from rich.console import Console
 from rich.text import Text
 
@@ -63,24 +64,24 @@ def line_of(event: StoredEvent) -> Text:
         "  ",
         (visible(event.user_id) if event.user_id else "-", "yellow"),
         "  ",
-        visible(_compact(event.props)) if event.props else "",
+        visible(_props_text(event)) if event.props else "",
     )
 
 
 def json_of(event: StoredEvent) -> bytes:
     """The line for programs."""
-    return _compact(
+    return orjson.dumps(
         {
             "seq": event.seq,
             "id": event.id,
             "name": event.name,
             "ts": _rfc3339(event.ts),
             "user_id": event.user_id,
-            "props": event.props,
+            "props": orjson.Fragment(_props_text(event)),
             "idempotency_key": event.idempotency_key,
             "received_at": _rfc3339(event.received_at),
         }
-    ).encode()
+    )
 
 
 def visible(text: str) -> str:
@@ -88,8 +89,10 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _props_text(event: StoredEvent) -> str:
+    if event.props_json is not None:
+        return event.props_json.decode()  # with every digit of its numbers
+    return json.dumps(event.props, ensure_ascii=False, separators=(",", ":"))
 
 
 def _rfc3339(moment: datetime) -> str:

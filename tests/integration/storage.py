@@ -112,7 +112,7 @@ async def at_commit(dsn: str, statements: str) -> None:
 
 def all_of(project: UUID) -> EventFilter:
     """The filter that lets every event of a project through."""
-    return EventFilter(project, [], None, None, None, None)
+    return EventFilter(project, [], None, None, None, b"")
 
 
 async def log_of(database: Database, project: UUID) -> list[LoggedEvent]:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 
@@ -37,8 +37,8 @@ class Event:
             "ts": datetime.now(UTC) if ts is None else aware(ts, "ts"),
             "idempotency_key": uuid.uuid4().hex if idempotency_key is None else idempotency_key,
         }
-        for field, value in values.items():
-            object.__setattr__(self, field, value)
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ class Receipt:
 class StoredEvent:
     """An event as Nimbus keeps it; `seq` is its position in the project's log.
 
-    Numbers in `props` are doubles in a list, and as they were sent in a subscription.
+    Numbers in `props` are floats in a list; in a subscription integers are int, of any size. `props_json`, of events of
+    a subscription, has every number to the last digit.
     """
 
     id: str
@@ -76,6 +77,7 @@ class StoredEvent:
     ts: datetime
     idempotency_key: str | None
     received_at: datetime
+    props_json: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

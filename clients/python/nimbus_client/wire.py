@@ -152,6 +152,7 @@ def stored_event(item: event_pb.StoredEvent) -> StoredEvent:
         ts=item.ts.ToDatetime(UTC),
         idempotency_key=item.idempotency_key if item.HasField("idempotency_key") else None,
         received_at=item.received_at.ToDatetime(UTC),
+        props_json=item.props_json if item.HasField("props_json") else None,
     )
 
 
