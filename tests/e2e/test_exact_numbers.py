@@ -48,7 +48,11 @@ KEPT = [
 ]
 REFUSED = ["1e309", "-1e400", "1e-325", "1e-16384", "1" + "0" * 4300, "9" * 400, "0." + "3" * 1200, "NaN", "Infinity"]
 # What an event may stand beside without a difference.
-NEIGHBOURS = ['{"name": "odd", "props": {"n": NaN}}', '{"name": "odd", "props": {"a": 1, "a": 2}}', '{"name": "\\ud83d"}']
+NEIGHBOURS = [
+    '{"name": "odd", "props": {"n": NaN}}',
+    '{"name": "odd", "props": {"a": 1, "a": 2}}',
+    '{"name": "\\ud83d"}',
+]
 
 WayIn = Callable[[Stack, Account, list[str], Path], tuple[int, list[str]]]
 

@@ -161,7 +161,7 @@ def test_a_batch_has_1_to_1000_events(count: int, reason: Reason) -> None:
         (b"", Reason.REQUEST_UNPARSABLE),
         (b"[]", Reason.REQUEST_UNPARSABLE),
         (b'{"events": [', Reason.REQUEST_UNPARSABLE),
-                (b"[" * 100_000, Reason.REQUEST_UNPARSABLE),
+        (b"[" * 100_000, Reason.REQUEST_UNPARSABLE),
         (b'{"events": {}}', Reason.FIELD_INVALID),
         (b'{"project_id": 1}', Reason.FIELD_INVALID),
         (b'{"event": []}', Reason.FIELD_UNKNOWN),

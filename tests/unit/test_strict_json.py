@@ -65,7 +65,7 @@ def pieces(value: Any) -> Any:
 @given(TEXTS)
 @example('{"a":1,"a":2}')
 @example('{"a":1,"\\u0061":2}')
-@example('[1.10, 1e5, 0e-99999, -0, -0.0, 0.1000000000000000055511151231257827]')
+@example("[1.10, 1e5, 0e-99999, -0, -0.0, 0.1000000000000000055511151231257827]")
 @example("12345678901234567890123")
 @example('{"a b":1,"ab":1}')
 def test_what_is_read_is_what_was_written_or_is_marked(text: str) -> None:
