@@ -81,8 +81,9 @@ class Reader:
         turn = self._turn_of_machines if isinstance(caller(), Machine) else self._turn_of_people
         try:
             async with turn:
-                sent = await _in_thread(parse) if packed or len(raw) > PARSED_AT_ONCE_BYTES else parse()
-                return await self._read(sent, number, SLICE_EVENTS, until)
+                large = packed or len(raw) > PARSED_AT_ONCE_BYTES
+                # Without a name here, which a traceback would keep.
+                return await self._read(await _in_thread(parse) if large else parse(), number, SLICE_EVENTS, until)
         except NimbusError as error:
             # Its traceback would hold what was parsed until the caller is told.
             raise error.with_traceback(None) from None

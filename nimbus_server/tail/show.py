@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nimbus_client import StoredEvent
+from nimbus_server import strict_json
 
 SEQ_WIDTH = 8
 
@@ -91,7 +92,7 @@ def visible(text: str) -> str:
 
 def _props_text(event: StoredEvent) -> str:
     if event.props_json is not None:
-        return event.props_json.decode()  # with every digit of its numbers
+        return orjson.dumps(strict_json.loads(event.props_json)).decode()  # with every digit of its numbers
     return json.dumps(event.props, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -122,10 +122,12 @@ def test_a_zipped_file_is_the_file(tmp_path: Path) -> None:
 
 
 def test_bad_lines_are_refused_one_by_one(tmp_path: Path) -> None:
-    bad = [b"{", b"[]", b"5", b'"x"', b'{"name": "\\ud800"}', b'{"name": "\xff"}', b'{"name": NaN}', b"{} {}", b"\0"]
+    wrong_field = [b'{"name": "\\ud800"}', b'{"name": "\xff"}', b'{"name": NaN}', b'{"name": "a", "name": "b"}']
+    bad = [b"{", b"[]", b"5", b'"x"', *wrong_field, b"{} {}", b"\0"]
     found = rejected(tmp_path / "a.jsonl", GOOD + b"\n\n" + b"\n".join(bad) + b"\n  \r\n" + GOOD)
     assert [(r.line, r.raw) for r in found] == list(enumerate(bad, start=3))
-    assert {r.reason for r in found} == {"REQUEST_UNPARSABLE"}
+    assert {r.reason for r in found if r.raw not in wrong_field} == {"REQUEST_UNPARSABLE"}
+    assert {r.reason for r in found if r.raw in wrong_field} == {"FIELD_INVALID", "FIELD_REQUIRED"}
 
 
 @pytest.mark.parametrize("bad", [b"[]", b"5", b"null", GOOD + b" " * LINE_BYTES_MAX, b"{} {}"])
