@@ -30,6 +30,7 @@ from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.notifications import PostgresBus
 from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.postgres.retention import Retention
+from nimbus_server.postgres.session import check_encoding
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.projects.service import ProjectService
 from nimbus_server.projects.store import ProjectStore
@@ -50,6 +51,8 @@ from nimbus_server.telemetry.gauges import Gauges
 log = structlog.get_logger(__name__)
 
 MAINTENANCE_SECONDS = 60.0
+# For a first look at a database, which may still be away when a worker starts.
+CONNECT_SECONDS_MAX = 3
 # For gc.set_threshold. To look at everything takes the collector 80 ms where 1,000 streams are open, which Python's own
 # thresholds had it do every second under load.
 GC_THRESHOLDS = 2_000, 10, 50
@@ -76,6 +79,7 @@ class Worker:
 
     def __init__(self, settings: Settings, at: Addresses) -> None:
         secrets, tokens = SecretBox(settings), Tokens(settings)
+        self._dsn = settings.database_url.get_secret_value() if settings.database_url else ""
         self._database = Database(settings)
         self._partitions = Partitions(self._database)
         self._retention = (
@@ -120,6 +124,7 @@ class Worker:
             self._gauges.serve(*self._metrics_address)
         if self._at.websocket_socket:
             await self._sockets.start(self._at.websocket_socket)
+        await check_encoding(self._dsn, CONNECT_SECONDS_MAX)
         await self._database.open()
         await self._server.start()
         # What is here by now stays: the collector need not look at it again.

@@ -9,7 +9,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from nimbus_server.errors import NimbusError, Reason, consumer_not_found, field_error, position_ahead, project_not_found
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import Connection
 
 # A holder that is not heard of for so long is gone: its worker died, or lost the database.
 HOLD_SECONDS = 10

@@ -3,10 +3,10 @@
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from nimbus_server.errors import StartupError
 from nimbus_server.postgres.migrate import missing
+from nimbus_server.postgres.session import connect
 from nimbus_server.settings import Settings
 
 CONNECT_SECONDS_MAX = 10
@@ -16,9 +16,7 @@ async def check_project(settings: Settings, project_id: UUID) -> None:
     """Raise StartupError unless the database can be reached, has this version's schema, and holds the project."""
     dsn = settings.database_url.get_secret_value() if settings.database_url else ""
     try:
-        async with await psycopg.AsyncConnection.connect(
-            dsn, connect_timeout=CONNECT_SECONDS_MAX, row_factory=tuple_row
-        ) as connection:
+        async with await connect(dsn, connect_timeout=CONNECT_SECONDS_MAX) as connection:
             lacking = await missing(connection)
             if lacking:
                 raise StartupError(f"The database lacks the migrations {', '.join(lacking)}. Run `nimbus migrate`.")

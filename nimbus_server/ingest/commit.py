@@ -10,7 +10,7 @@ from nimbus_server.clock import MINUTE
 from nimbus_server.ingest.copy_rows import COPY_EVENTS, HEADER, TRAILER, rows
 from nimbus_server.ingest.event import NewEvent
 from nimbus_server.postgres.arrays import TimestamptzArray, UuidArray
-from nimbus_server.postgres.database import Connection
+from nimbus_server.postgres.session import Connection
 
 REMEMBER_TS = """
 INSERT INTO event_keys (project_id, id, ts)

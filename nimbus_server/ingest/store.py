@@ -11,8 +11,9 @@ from nimbus_server.clock import DAY, moment
 from nimbus_server.errors import NimbusError, api_key_unknown, project_not_found, storage_unavailable
 from nimbus_server.ingest.commit import Append, Commit, Plan, Stored, copy_and_commit
 from nimbus_server.ingest.event import NewEvent
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions, month_of
+from nimbus_server.postgres.session import Connection
 
 # Locked first and held to the end: positions are given out in the order of commits.
 LOCK_STREAMS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s) ORDER BY project_id FOR UPDATE"

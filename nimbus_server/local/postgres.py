@@ -16,6 +16,7 @@ from nimbus_server.local.folder import POSTGRES_PORT, DataFolder, sync_folder
 from nimbus_server.local.postgres_account import account_for, give, let_read, let_through
 from nimbus_server.local.postgres_orphans import cluster_name, end_orphans, forget_dead, status
 from nimbus_server.local.programs import Account, Probe, Program, run_to_end
+from nimbus_server.postgres.session import connect
 
 USER = DATABASE = "nimbus"
 _CONNECT_SECONDS_MAX = 5
@@ -117,7 +118,7 @@ class Postgres:
     async def ensure_database(self) -> None:
         """Make the database where the cluster lacks it. Raises StartupError."""
         try:
-            async with await psycopg.AsyncConnection.connect(self.dsn("postgres"), autocommit=True) as connection:
+            async with await connect(self.dsn("postgres")) as connection:
                 found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
                 if await found.fetchone() is None:
                     await connection.execute("CREATE DATABASE nimbus")
@@ -137,9 +138,7 @@ class Postgres:
                 return Probe.COMING
             case "ready":
                 try:
-                    async with await psycopg.AsyncConnection.connect(
-                        self.dsn("postgres"), connect_timeout=_CONNECT_SECONDS_MAX
-                    ) as connection:
+                    async with await connect(self.dsn("postgres"), connect_timeout=_CONNECT_SECONDS_MAX) as connection:
                         await connection.execute("SELECT 1")
                 except psycopg.Error:
                     return Probe.SILENT

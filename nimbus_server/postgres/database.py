@@ -2,16 +2,15 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 import structlog
 from psycopg.abc import Params, QueryNoTemplate
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from nimbus_server.errors import NimbusError, Reason, overloaded, storage_unavailable
+from nimbus_server.postgres.session import Connection, EncodingError, connection_options, prepare
 from nimbus_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -20,12 +19,6 @@ log = structlog.get_logger(__name__)
 CHECKOUT_TIMEOUT_SECONDS = 5.0
 # Callers that may wait for a connection; one more is told that the server is overloaded.
 MAX_WAITING = 1000
-# Bounds on what one call can hold: a statement, a lock that others wait for, a worker that hangs inside a transaction.
-# Acknowledged means durable, whatever the role or the database is set to.
-SESSION_OPTIONS = (
-    "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s "
-    "-c synchronous_commit=on -c timezone=UTC"
-)
 
 # What says that the database is away, full, or for the moment a standby that takes no writes.
 AWAY = (
@@ -34,7 +27,6 @@ AWAY = (
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
 
-Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 T = TypeVar("T")
 
 
@@ -66,9 +58,10 @@ class Database:
             max_size=settings.db_pool_size + settings.db_max_overflow,
             timeout=CHECKOUT_TIMEOUT_SECONDS,
             max_waiting=MAX_WAITING,
+            configure=self._configure,
             kwargs={
+                **connection_options(dsn),
                 "application_name": "nimbus",
-                "options": f"{conninfo_to_dict(dsn).get('options') or ''} {SESSION_OPTIONS}".strip(),
                 # Without these a network that swallows packets holds a connection for hours.
                 "keepalives_idle": 10,
                 "tcp_user_timeout": 15_000,
@@ -76,6 +69,7 @@ class Database:
             },
             open=False,
         )
+        self._unfit: EncodingError | None = None
 
     async def open(self) -> None:
         """Start connecting in the background."""
@@ -115,8 +109,19 @@ class Database:
         except psycopg.errors.ProgramLimitExceeded:
             raise  # an OperationalError too, but no attempt would go better
         except (*AWAY, PoolTimeout) as error:
+            if self._unfit is not None:
+                raise NimbusError(Reason.STORAGE_UNAVAILABLE, str(self._unfit), retry_after_seconds=60.0) from None
             log.warning("database unavailable", error=str(error).strip())
             raise storage_unavailable() from error
+
+    async def _configure(self, connection: Connection) -> None:
+        try:
+            await prepare(connection)
+        except EncodingError as error:
+            self._unfit = error
+            raise
+        self._unfit = None
+        await connection.commit()
 
     async def _connect(
         self, stack: AsyncExitStack, begin: Callable[[Connection, AsyncExitStack], Awaitable[T]]

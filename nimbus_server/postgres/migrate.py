@@ -9,6 +9,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from nimbus_server.errors import StartupError
+from nimbus_server.postgres.session import UNBOUNDED, connect
 
 # Any constant that no other program on the database uses for an advisory lock.
 ADVISORY_LOCK = 7_346_218_001
@@ -43,11 +44,11 @@ def known_migrations() -> list[Migration]:
 async def migrate(dsn: str) -> list[str]:
     """Apply what is missing and return the names applied.
 
-    Raises StartupError where the database can't be reached, an applied file was edited, or a migration fails; that
-    migration then leaves nothing behind.
+    Raises StartupError where the database can't be reached or has another encoding than UTF8, an applied file was
+    edited, or a migration fails; that migration then leaves nothing behind.
     """
     try:
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=tuple_row) as connection:
+        async with await connect(dsn, parameters=UNBOUNDED) as connection:
             await connection.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
             await connection.execute(CREATE_HISTORY)
             applied = await _applied(connection)
@@ -72,7 +73,7 @@ async def status(dsn: str) -> list[tuple[str, bool]]:
     Raises StartupError where the database can't be reached.
     """
     try:
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=tuple_row) as connection:
+        async with await connect(dsn) as connection:
             applied = await _applied(connection)
     except psycopg.OperationalError as error:
         raise StartupError(f"The database can't be reached: {error}".strip()) from error

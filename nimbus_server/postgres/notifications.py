@@ -5,15 +5,15 @@ from contextlib import suppress
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
-from nimbus_server.postgres.database import Connection
+from nimbus_server.errors import StartupError
+from nimbus_server.postgres.session import Connection, connect
 from nimbus_server.settings import Settings
 
 CHANNEL = "nimbus_log"
 NOTIFY = "SELECT pg_notify(%s, project_id) FROM unnest(%s::text[]) AS project_id"
 # Nothing is lost with what is not on the disk yet: polling finds what was committed.
-OPTIONS = "-c synchronous_commit=off"
+PARAMETERS = {"synchronous_commit": "off"}
 
 
 class PostgresBus:
@@ -29,7 +29,11 @@ class PostgresBus:
             if self._teller is None:
                 self._teller = await self._connect("nimbus teller")
             await self._teller.execute(NOTIFY, (CHANNEL, [project_id.hex for project_id in project_ids]), prepare=True)
-        except psycopg.Error as error:  # its queue is full, say, because somebody listens and does not read
+        except (
+            psycopg.Error,
+            StartupError,
+        ) as error:
+            # Its queue is full, say, because somebody listens and does not read.
             await self.close()
             raise ConnectionError(str(error).strip()) from error
 
@@ -45,7 +49,7 @@ class PostgresBus:
                 async for notification in connection.notifies():
                     with suppress(ValueError):  # others may use the channel too
                         yield UUID(notification.payload)
-        except psycopg.Error as error:
+        except (psycopg.Error, StartupError) as error:
             raise ConnectionError(str(error).strip()) from error
 
     async def close(self) -> None:
@@ -55,12 +59,10 @@ class PostgresBus:
             await teller.close()
 
     async def _connect(self, name: str) -> Connection:
-        # In autocommit: a statement is all that there is to a wake-up.
-        return await psycopg.AsyncConnection.connect(
+        return await connect(
             self._dsn,
-            autocommit=True,
+            parameters=PARAMETERS,
             application_name=name,
-            options=f"{conninfo_to_dict(self._dsn).get('options') or ''} {OPTIONS}".strip(),
             keepalives_idle=10,
             connect_timeout=5,
         )

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from psycopg import sql
 
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import Connection
 
 # Any constant that no other program on the database uses for an advisory lock.
 ADVISORY_LOCK = 7_346_218_002

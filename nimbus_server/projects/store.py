@@ -9,7 +9,8 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from nimbus_server.errors import project_not_found
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import Connection
 
 # Every look at a project goes through membership: what is not the caller's is not there.
 SELECT_PROJECT = sql.SQL(

@@ -12,7 +12,8 @@ from psycopg import sql
 
 from nimbus_server.errors import project_not_found
 from nimbus_server.events.store import BY_INDEX
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import Connection
 from nimbus_server.stream.event import StreamedEvent
 from nimbus_server.stream.filter import EventFilter
 

@@ -5,6 +5,7 @@ from uuid import UUID
 import psycopg
 
 from nimbus_server.errors import StartupError
+from nimbus_server.postgres.session import connect
 from nimbus_server.settings import Settings
 
 PROJECTS_SHOWN = 50
@@ -15,7 +16,7 @@ async def newest_projects(settings: Settings) -> list[tuple[UUID, str]]:
     dsn = settings.database_url.get_secret_value() if settings.database_url else ""
     query = "SELECT id, name FROM projects ORDER BY created_at DESC LIMIT %s"
     try:
-        async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        async with await connect(dsn) as connection:
             return await (await connection.execute(query, (PROJECTS_SHOWN,))).fetchall()
     except psycopg.Error as error:
         raise StartupError(f"The database can't be reached: {error}".strip()) from error
@@ -26,7 +27,7 @@ async def sealed_key(settings: Settings, project_id: UUID) -> tuple[str, bytes]:
     dsn = settings.database_url.get_secret_value() if settings.database_url else ""
     query = "SELECT id, secret_encrypted FROM api_keys WHERE project_id = %s AND expires_at IS NULL"
     try:
-        async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        async with await connect(dsn) as connection:
             row = await (await connection.execute(query, (project_id,))).fetchone()
     except psycopg.Error as error:
         raise StartupError(f"The database can't be reached: {error}".strip()) from error

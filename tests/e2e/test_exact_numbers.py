@@ -1,4 +1,4 @@
-"""Numbers are kept to the last digit or refused with their event, the same for every way in and beside any neighbour."""
+"""Numbers are kept to the last digit or refused with their event, whatever way they come and whatever stands beside."""
 
 import json
 from collections.abc import Callable
@@ -131,7 +131,6 @@ def test_numbers_are_kept_to_the_last_digit(stack: Stack, account: Account, way_
 
 def sse_numbers(stack: Stack, account: Account, count: int) -> list[str]:
     """The texts of `n` in server-sent events."""
-
     url = stack.url + path_of(account, start="earliest")
     with requests.get(url, headers=account.bearer, stream=True, timeout=20) as response:
         data = (line[6:] for line in response.iter_lines() if line.startswith(b"data: ") and b'"props"' in line)

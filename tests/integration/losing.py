@@ -10,7 +10,8 @@ from psycopg.pq import TransactionStatus
 from storage import at_commit, settings_for
 
 from nimbus_server.errors import storage_unavailable
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import Connection
 
 T = TypeVar("T")
 

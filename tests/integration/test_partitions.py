@@ -11,8 +11,9 @@ from storage import NOW, append, log_of, new_event, new_project, opened, setting
 
 from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres import partitions as partitions_module
-from nimbus_server.postgres.database import Connection, Database
+from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import MONTHS_AHEAD, Partitions, month_of, next_month
+from nimbus_server.postgres.session import Connection
 
 
 @pytest.fixture
