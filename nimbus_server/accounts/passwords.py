@@ -1,10 +1,17 @@
-"""Password rules and hashes: bcrypt over SHA-256, off the event loop."""
+"""Password rules and hashes: bcrypt over SHA-256 of the password in NFKC, off the event loop.
+
+The same characters are other bytes on other devices: `é` is one code point on most keyboards and two on a Mac. So a
+password is normalized before it is hashed (NIST SP 800-63B, section 5.1.1.2), to NFKC, which also takes the wide forms
+of East Asian keyboards for the usual ones. Hashes from before that are of what was typed, in whatever form that was.
+"""
 
 import asyncio
 import base64
 import hashlib
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
 from typing import TypeVar
 
 import bcrypt
@@ -19,15 +26,26 @@ LENGTH_MAX = 1024
 WAITING_MAX = 50
 
 
+class Match(Enum):
+    """Whether a password has a hash, and whether that is of the form in which passwords are hashed today."""
+
+    NONE = auto()
+    OUTDATED = auto()
+    CURRENT = auto()
+
+
 def check_strength(password: str, email: str) -> None:
     """Raise NimbusError with PASSWORD_WEAK, saying what is wrong, unless the password will do.
 
-    Length and guessability only, no character classes: NIST SP 800-63B, section 5.1.1.
+    Length and guessability only, no character classes: NIST SP 800-63B, section 5.1.1. Characters are code points.
     """
-    if len(password) < LENGTH_MIN:
-        problem = f"password must have at least {LENGTH_MIN} characters."
-    elif len(password) > LENGTH_MAX:
+    # Normalized it may be eighteen times as long.
+    is_long = len(password) > LENGTH_MAX
+    password = password if is_long else _normalized(password)
+    if is_long or len(password) > LENGTH_MAX:
         problem = f"password must have at most {LENGTH_MAX} characters."
+    elif len(password) < LENGTH_MIN:
+        problem = f"password must have at least {LENGTH_MIN} characters."
     elif len(set(password)) < 3:
         problem = "password must not repeat the same one or two characters."
     elif password.casefold() in {email.casefold(), email.partition("@")[0].casefold()}:
@@ -53,28 +71,48 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """The bcrypt hash to store."""
-        return await self._run(lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self._cost)).decode())
+        digest = _digest(_normalized(password))
+        return await self._run(lambda: bcrypt.hashpw(digest, bcrypt.gensalt(self._cost)).decode())
 
-    async def matches(self, password: str, password_hash: str | None) -> bool:
-        """Whether the password has this hash. None (no such user) takes as long and is False."""
+    async def match(self, password: str, password_hash: str | None) -> Match:
+        """Whether the password has this hash. None (no such user) takes as long as a wrong password, and is NONE."""
         if self._nobody is None:
             self._nobody = await self.hash("nobody has this password")
-        expected = password_hash or self._nobody
-        same = await self._run(lambda: bcrypt.checkpw(_digest(password), expected.encode()))
-        return same and password_hash is not None
+        expected = (password_hash or self._nobody).encode()
+        forms = _forms(password)
+
+        def first_match() -> int | None:
+            return next((n for n, form in enumerate(forms) if bcrypt.checkpw(_digest(form), expected)), None)
+
+        found = await self._run(first_match, hashes=len(forms))
+        if found is None or password_hash is None:
+            return Match.NONE
+        return Match.OUTDATED if found else Match.CURRENT
 
     def close(self) -> None:
         """Let the thread end."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= WAITING_MAX:
+    async def _run(self, work: Callable[[], T], hashes: int = 1) -> T:
+        if self._waiting + hashes > WAITING_MAX:
             raise overloaded()
-        self._waiting += 1
+        self._waiting += hashes
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
-            self._waiting -= 1
+            self._waiting -= hashes
+
+
+def _normalized(password: str) -> str:
+    return unicodedata.normalize("NFKC", password)
+
+
+def _forms(password: str) -> list[str]:
+    """What may have been hashed, at most four: what is today, what was typed, and that as other devices have it."""
+    if password.isascii() or len(password) > LENGTH_MAX:
+        return [password]
+    others = (unicodedata.normalize("NFC", password), unicodedata.normalize("NFD", password))
+    return list(dict.fromkeys((_normalized(password), password, *others)))
 
 
 def _digest(password: str) -> bytes:

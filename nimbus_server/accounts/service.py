@@ -7,7 +7,7 @@ from email_validator import EmailNotValidError, validate_email
 from nimbus.v1 import auth_service_pb2 as pb
 from nimbus_server.accounts.authenticator import session_ended
 from nimbus_server.accounts.caller import person
-from nimbus_server.accounts.passwords import Passwords, check_strength
+from nimbus_server.accounts.passwords import Match, Passwords, check_strength
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import TokenPair, Tokens
 from nimbus_server.errors import NimbusError, Reason, field_error
@@ -48,8 +48,12 @@ class AuthService:
                 raise field_error(Reason.FIELD_REQUIRED, field, f"{field} is required.")
         email = _normalized(request.email)
         user = await self._store.user_by_email(email) if email else None
-        if not await self._passwords.matches(request.password, user.password_hash if user else None) or user is None:
+        match = await self._passwords.match(request.password, user.password_hash if user else None)
+        if match is Match.NONE or user is None:
             raise NimbusError(Reason.LOGIN_FAILED, "No user has this email and password.")
+        if match is Match.OUTDATED:
+            new = await self._passwords.hash(request.password)
+            await self._store.set_password_hash(user.id, user.password_hash, new)
         pair = await self._start_session(user.id)
         return pb.LoginResponse(
             access_token=pair.access_token,

@@ -37,7 +37,7 @@ class AccountStore:
         self._database = database
 
     async def add_user(self, user_id: UUID, email: str, password_hash: str) -> None:
-        """Store a user. Raises NimbusError with EMAIL_TAKEN where the address has one, in any case."""
+        """Store a user. Raises NimbusError with EMAIL_TAKEN where the address has one, in whatever case."""
         try:
             async with self._database.transaction() as connection:
                 await connection.execute(
@@ -47,10 +47,19 @@ class AccountStore:
             raise NimbusError(Reason.EMAIL_TAKEN, "A user with this email exists. Log in instead.") from None
 
     async def user_by_email(self, email: str) -> User | None:
-        """The user with this address, in any case."""
+        """The user with this address, whatever the case of its ASCII letters."""
         return await self._user(
-            "SELECT id, email, password_hash, created_at FROM users WHERE lower(email) = lower(%s)", email
+            "SELECT id, email, password_hash, created_at FROM users "
+            'WHERE lower(email COLLATE "C") = lower(%s::text COLLATE "C")',
+            email,
         )
+
+    async def set_password_hash(self, user_id: UUID, old: str, new: str) -> None:
+        """Replace a password hash, unless it has changed meanwhile."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "UPDATE users SET password_hash = %s WHERE id = %s AND password_hash = %s", (new, user_id, old)
+            )
 
     async def user(self, user_id: UUID) -> User | None:
         """The user with this id."""

@@ -1,9 +1,14 @@
 """A token opens what it is for, while it is good, and nothing else."""
 
+import base64
+import hashlib
 import time
+import uuid
 from collections.abc import Callable
 
+import bcrypt
 import jwt
+import psycopg
 import pytest
 from conftest import Account, Stack
 from credentials import bearer, person
@@ -74,3 +79,32 @@ def test_a_refresh_token_is_good_once_and_an_access_token_never(stack: Stack, ac
     assert failures(over_rest, stack, refresh, {}, bearer(account.refresh_token))[0].reason == Reason.SESSION_ENDED
     assert over_rest(stack, RPCS["AuthService.GetMe"], {}, bearer(fresh.access_token)).response.email == account.email
     assert over_rest(stack, refresh, {}, bearer(fresh.refresh_token)).failure is None
+
+
+def test_a_password_logs_in_from_every_keyboard_and_so_does_one_that_was_kept_as_typed(stack: Stack) -> None:
+    composed, decomposed = "p\u00e4ssw\u00f6rd \u00e9", "pa\u0308sswo\u0308rd e\u0301"
+    login, register = RPCS["AuthService.Login"], RPCS["AuthService.Register"]
+    for typed, typed_again in ((composed, decomposed), (decomposed, composed)):
+        account = {"email": f"{uuid.uuid4().hex}@example.com", "password": typed}
+        assert over_rest(stack, register, account).failure is None
+        again = account | {"password": typed_again}
+        assert over_rest(stack, login, again).failure is None
+        # As an earlier version has hashed it: the bytes that were typed.
+        old = bcrypt.hashpw(base64.b64encode(hashlib.sha256(typed.encode()).digest()), bcrypt.gensalt(4)).decode()
+        with psycopg.connect(stack.dsn()) as connection:
+            connection.execute("UPDATE users SET password_hash = %s WHERE email = %s", (old, account["email"]))
+        for known in (account, again, account):
+            assert over_rest(stack, login, known).failure is None
+        assert over_rest(stack, login, account | {"password": typed + "x"}).failure is not None
+
+
+def test_two_mailboxes_are_two_accounts(stack: Stack) -> None:
+    register, login = RPCS["AuthService.Register"], RPCS["AuthService.Login"]
+    start = uuid.uuid4().hex
+    for address in (f"\u0130{start}@example.com", f"i{start}@example.com"):
+        assert over_rest(stack, register, {"email": address, "password": f"of {address}"}).failure is None
+        assert over_rest(stack, login, {"email": address, "password": f"of {address}"}).failure is None
+    in_capitals = {"email": f"I{start}@EXAMPLE.com", "password": "a password"}
+    failure = over_rest(stack, register, in_capitals).failure
+    assert failure is not None
+    assert failure.reason == Reason.EMAIL_TAKEN

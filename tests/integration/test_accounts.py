@@ -73,6 +73,31 @@ async def test_an_address_has_one_user_in_whatever_case(world: World) -> None:
     assert await world.accounts.user_by_email("ada@example.co") is None
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("\u0130x@b.c", "ix@b.c"), ("\u00c9@b.c", "\u00e9@b.c"), ("\u00df@b.c", "ss@b.c")]
+)
+async def test_addresses_that_differ_in_more_than_the_case_of_ascii_are_two_users(
+    world: World, one: str, other: str
+) -> None:
+    ids = {one: uuid4(), other: uuid4()}
+    for address, user in ids.items():
+        await world.accounts.add_user(user, address, "hash")
+    for address, user in ids.items():
+        found = await world.accounts.user_by_email(address)
+        assert found is not None
+        assert found.id == user
+
+
+async def test_a_password_hash_is_replaced_unless_it_has_changed(world: World) -> None:
+    user = uuid4()
+    await world.accounts.add_user(user, "a@b.c", "old")
+    for old, new, expected in (("older", "other", "old"), ("old", "new", "new")):
+        await world.accounts.set_password_hash(user, old, new)
+        found = await world.accounts.user(user)
+        assert found is not None
+        assert found.password_hash == expected
+
+
 async def test_of_registrations_at_once_for_an_address_one_wins(world: World) -> None:
     ids = [uuid4() for _ in range(8)]
     results = await asyncio.gather(*(world.accounts.add_user(i, "a@b.c", "hash") for i in ids), return_exceptions=True)
