@@ -13,9 +13,10 @@ from nimbus_server.errors import Reason
 from nimbus_server.importer.record import Record
 from nimbus_server.ingest import identity
 from nimbus_server.ingest.decode import Origin, decode, new_event, valid_events
-from nimbus_server.ingest.decode_json import EVENT_FIELDS, check_fields, parse_plain_ts, parse_ts, props_of, texts_of
+from nimbus_server.ingest.decode_json import EVENT_FIELDS, check_fields, parse_ts, props_of, texts_of
 from nimbus_server.ingest.event import EventRefusedError, NewEvent
 from nimbus_server.ingest.props import encode_all_props
+from nimbus_server.times import read_plain_utc
 
 FIELDS = EVENT_FIELDS | {"id"}
 ID_LENGTH_MAX = 200
@@ -54,7 +55,7 @@ def _read(file: str, first: int, records: Sequence[Record], origin: Origin) -> l
     check_fields(events, FIELDS)
     names, user_ids, keys = (texts_of(events, field) for field in ("name", "user_id", "idempotency_key"))
     given = [event.get("ts") for event in events]
-    tss = parse_plain_ts(given) or list(map(_ts, given))
+    tss = read_plain_utc(given) or list(map(_ts, given))
     props = encode_all_props(list(map(props_of, events)))
     read = valid_events(first, [name or "" for name in names], tss, user_ids, keys, props, origin)
     if None not in keys:
@@ -79,7 +80,7 @@ def _identity(file: str, record: Record) -> bytes:
 def _ts(ts: Any) -> int:
     """RFC 3339, or a number in JSON or in a cell, in microseconds since 1970. Raises EventRefusedError."""
     if type(ts) is str:
-        # RFC 3339 has a hyphen after the year.
+        # A date has a hyphen after the year.
         if ts[4:5] == "-":
             return parse_ts("ts", ts)
         if _NUMBER.fullmatch(ts):

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 from nimbus_server import strict_json
-from nimbus_server.clock import all_micros, micros
 from nimbus_server.errors import NimbusError, Reason, field_error
 from nimbus_server.ingest.decode import Batch, Origin, decode, valid_events
 from nimbus_server.ingest.event import EventRefusedError, NewEvent
 from nimbus_server.ingest.props import encode_all_props
 from nimbus_server.strict_json import RepeatedKey
+from nimbus_server.times import EXAMPLE, read_plain_utc, read_utc
 
 REQUEST_FIELDS = {"project_id", "events", "sent_at", "return_receipts"}
 EVENT_FIELDS = frozenset({"name", "ts", "props", "properties", "user_id", "idempotency_key"})
 TEXT_OR_NONE = frozenset({str, type(None)})
-TS_LENGTH_MIN = len("2025-11-01T12:00:00")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +69,13 @@ def decode_json(events: Sequence[Any], origin: Origin, first: int = 0) -> Batch:
 
 
 def parse_ts(field: str, text: str) -> int:
-    """RFC 3339, to the microsecond, in microseconds since 1970; without an offset it is UTC.
-
-    Raises EventRefusedError with FIELD_INVALID.
-    """
+    """A time as read_utc gives it. Raises EventRefusedError with FIELD_INVALID."""
     try:
-        if len(text) < TS_LENGTH_MIN or text[10] not in "Tt ":
-            raise ValueError(text)
-        ts = datetime.fromisoformat(text if text[-1] == "Z" else text.replace("z", "Z"))
-        return micros(ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts)
-    except (ValueError, OverflowError):
+        return read_utc(text)
+    except ValueError:
         raise EventRefusedError(
-            field, Reason.FIELD_INVALID, f"{field} must be a time such as 2025-11-01T12:00:00Z (RFC 3339)."
+            field, Reason.FIELD_INVALID, f"{field} must be a time such as {EXAMPLE} (RFC 3339)."
         ) from None
-
-
-def parse_plain_ts(texts: Sequence[Any]) -> list[int] | None:
-    """Several times as parse_ts gives them, where all are texts of the one form that nearly all times have.
-
-    All at once they take two thirds of the time. None says that they are to be parsed one by one.
-    """
-    try:
-        if min(map(len, texts)) > TS_LENGTH_MIN and {(ts[4], ts[10], ts[-1]) for ts in texts} == {("-", "T", "Z")}:
-            return all_micros(map(datetime.fromisoformat, texts))
-    except (TypeError, ValueError, LookupError):
-        pass
-    return None
 
 
 def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
@@ -106,7 +85,7 @@ def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
     return valid_events(
         first,
         [name or "" for name in names],
-        parse_plain_ts(tss) or [None if ts is None else parse_ts("ts", ts) for ts in tss],
+        read_plain_utc(tss) or [None if ts is None else parse_ts("ts", ts) for ts in tss],
         user_ids,
         keys,
         encode_all_props(props),

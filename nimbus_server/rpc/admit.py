@@ -13,6 +13,7 @@ from nimbus_server.rpc.admission import Admission
 from nimbus_server.rpc.call import Call, Context, current_call
 from nimbus_server.rpc.door import Door
 from nimbus_server.rpc.json_body import read_json_body
+from nimbus_server.rpc.query import merge_query, parse_query
 from nimbus_server.rpc.registry import Rpc, Unread
 
 
@@ -52,6 +53,8 @@ class AdmitInterceptor(AsyncServerInterceptor):
         # A stranger's message is not parsed. Over REST the signature is over the body inside of the message, and all
         # that a client can put there are bytes. A token that opens streams is a field of it.
         request = rpc.parse(raw) if call.is_rest or rpc.access == Access.ACCESS_STREAM else None
+        if request is not None and call.query_is_ours:
+            merge_query(request, parse_query((call.rest_path or "").partition("?")[2]))
         if rpc.access != Access.ACCESS_PUBLIC:
             current_caller.set(await self._admission.admit(rpc, call, raw, request))
         if rpc.is_ingest:

@@ -23,9 +23,9 @@ Context: TypeAlias = "ServicerContext[Any, Any]"
 class Call:
     """One RPC.
 
-    `rest_method` and `rest_path` (with its query) are what a REST client sent, None for gRPC. `deadline_seconds` is
-    what the client or the edge gives it from now on, None for no limit. `cut_off` ends a stream whose client takes
-    nothing: with an error, behind what is on its way.
+    `rest_method` and `rest_path` (with its query) are what a REST client sent, byte by byte; None for gRPC.
+    `deadline_seconds` is what the client or the edge gives it from now on, None for no limit. `cut_off` ends a stream
+    whose client takes nothing: with an error, behind what is on its way.
     """
 
     rpc: str
@@ -46,6 +46,11 @@ class Call:
     def is_rest(self) -> bool:
         """Whether Envoy made this RPC from a JSON request."""
         return self.rest_path is not None
+
+    @property
+    def query_is_ours(self) -> bool:
+        """Whether the query of a REST call is in `rest_path` alone: Envoy takes it away from those without a body."""
+        return self.rest_method in {"GET", "HEAD"}
 
 
 def log_end(call: Call, started: float, code: str, reason: Reason | None = None) -> None:
@@ -89,6 +94,6 @@ def read_call(rpc: str, context: Context) -> Call:
         request_id=(from_edge and metadata.get("x-request-id")) or str(uuid.uuid4()),
         metadata=metadata,
         rest_method=metadata.get("x-envoy-original-method") if from_edge else None,
-        rest_path=metadata.get("x-envoy-original-path") if from_edge else None,
+        rest_path=metadata.get("x-nimbus-path") if from_edge and "x-envoy-original-path" in metadata else None,
         deadline_seconds=remaining,
     )

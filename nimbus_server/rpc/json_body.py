@@ -7,11 +7,11 @@ Envoy's transcoder drops what it does not know of a JSON body, without a word (e
 from typing import Any
 
 import orjson
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from nimbus_server import strict_json
 from nimbus_server.errors import NimbusError, Reason, field_error
+from nimbus_server.rpc.query import set_field
 
 JSON_BODY = "json_body"
 
@@ -48,11 +48,9 @@ def refuse_query(rest_path: str) -> None:
 
 
 def _merge(request: Message, name: str, value: object) -> None:
-    if name not in request.DESCRIPTOR.fields_by_name or name == JSON_BODY:
+    field = request.DESCRIPTOR.fields_by_name.get(name)
+    if field is None or name == JSON_BODY:
         raise field_error(Reason.FIELD_UNKNOWN, name[:100], "This call has no such field.")
     if getattr(request, name):
         raise field_error(Reason.FIELD_INVALID, name, f"{name} stands in the path already.")
-    try:
-        json_format.ParseDict({name: value}, request)
-    except json_format.ParseError:
-        raise field_error(Reason.FIELD_INVALID, name, f"{name} has a value of the wrong type.") from None
+    set_field(request, field, value)

@@ -31,9 +31,9 @@ OPTIONS = [
     # A client that vanished without a word would hold its streams for ever.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # What Envoy lets through, so that a long path or header is answered by us.
-    ("grpc.max_metadata_size", 64 * 1024),
-    ("grpc.absolute_max_metadata_size", 128 * 1024),
+    # More than Envoy lets through with the path three times, so that a long path or header is answered by us.
+    ("grpc.max_metadata_size", 192 * 1024),
+    ("grpc.absolute_max_metadata_size", 256 * 1024),
 ]
 
 # The edge asks every half second, and believes the second answer: what it sends until then is still served.

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from urllib.parse import parse_qs
 
-from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nimbus.v1 import stream_service_pb2 as pb
 from nimbus.v1.access_pb2 import Access
-from nimbus_server.errors import NimbusError, Reason, field_error
+from nimbus_server.errors import Reason, field_error
 from nimbus_server.ingest.event import NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
 from nimbus_server.rpc.fields import filter_field, int_field, props_field, text_field, time_field, uuid_field
+from nimbus_server.rpc.query import merge_query, parse_query
 from nimbus_server.rpc.registry import Rpc
 from nimbus_server.stream.filter import EventFilter
 from nimbus_server.stream.hub import Start
@@ -22,7 +21,6 @@ from nimbus_server.stream.streams import Named, Wanted
 HEARTBEAT_SECONDS = 15
 CONSUMER_LENGTH_MAX = 200
 SEQ_MAX = 2**63 - 1
-PARAMETERS_MAX = 200
 
 EARLIEST = Start(after_seq=0)
 LATEST = Start()
@@ -63,28 +61,14 @@ def stream_wanted(request: pb.StreamEventsRequest, form: Form, last_event_id: st
 def read_query(project_id: str, query: str) -> tuple[pb.StreamEventsRequest, Named | None]:
     """A request from the query of an address: the fields of StreamEventsRequest, `consumer` and `consumer_conflict`.
 
-    Raises NimbusError with FIELD_UNKNOWN, REQUEST_UNPARSABLE, and what text_field does.
+    Raises what parse_query, merge_query and text_field do.
     """
-    try:
-        given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
-    except ValueError:
-        raise NimbusError(
-            Reason.REQUEST_UNPARSABLE, f"The query must be in UTF-8 and have at most {PARAMETERS_MAX} parameters."
-        ) from None
+    given = parse_query(query)
     request = pb.StreamEventsRequest(project_id=project_id)
     consumer, conflict = _only(given, "consumer"), _only(given, "consumer_conflict")
     if conflict not in {None, "refuse", "take_over"}:
         raise field_error(Reason.FIELD_INVALID, "consumer_conflict", "consumer_conflict must be refuse or take_over.")
-    for name, values in given.items():
-        field = request.DESCRIPTOR.fields_by_name.get(name)
-        if field is None or name == "project_id":
-            raise field_error(Reason.FIELD_UNKNOWN, name, f"{name} is no parameter of this route.")
-        if len(values) > 1 and not field.is_repeated:
-            raise field_error(Reason.FIELD_INVALID, name, f"{name} may be given once.")
-        try:
-            json_format.ParseDict({name: values if field.is_repeated else values[0]}, request)
-        except json_format.ParseError:
-            raise field_error(Reason.FIELD_INVALID, name, f"{name} can't be read.") from None
+    merge_query(request, given)
     return request, None if consumer is None else _named(consumer, take_over=conflict == "take_over")
 
 

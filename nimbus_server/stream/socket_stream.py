@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import orjson
 from websockets.asyncio.server import ServerConnection
@@ -75,8 +76,8 @@ class SocketStreams:
             await _end(socket, error)
 
     async def _stream(self, socket: ServerConnection, call: Call) -> None:
-        path, _, query = (call.rest_path or "").partition("?")
-        request, named = read_query(path.rpartition("/")[2], query)
+        path, _, query = (socket.request.path if socket.request else "").partition("?")
+        request, named = read_query(unquote(path).rpartition("/")[2], query)
         if named and request.token:
             raise field_error(
                 Reason.FIELD_INVALID, "consumer", "consumer takes a signature or an access token: `token` only reads."
@@ -183,7 +184,7 @@ def _call_of(socket: ServerConnection) -> Call:
         request_id=headers.get("x-request-id") or str(uuid.uuid4()),
         metadata=headers,
         rest_method="GET",
-        rest_path=request.path,
+        rest_path=headers.get("x-nimbus-path", request.path),
         deadline_seconds=None,
     )
 

@@ -5,6 +5,7 @@ import logging
 import re
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 import orjson
 from websockets import http11
@@ -97,7 +98,7 @@ class WebSockets:
                 await self._server.wait_closed()
 
     def _before_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
-        path = request.path.partition("?")[0]
+        path = unquote(request.path.partition("?")[0])
         if path == "/health":
             return connection.respond(200 if self._ready else 503, "")
         if ROUTE.fullmatch(path):

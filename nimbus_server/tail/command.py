@@ -21,10 +21,12 @@ from nimbus_server.settings import Settings
 from nimbus_server.tail.show import Show, lines_for_people, lines_for_programs, visible
 from nimbus_server.tail.source import Source, Streams, local_source, remote_source
 from nimbus_server.tail.store import newest_projects
+from nimbus_server.times import read_time
 
 DONE = 0
 # As shells have it for a program that SIGPIPE ended.
 UNREAD = 141
+DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -156,14 +158,14 @@ class _Notices:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """A time, of this machine's zone unless it has an offset, or so long before now: `90s`, `10m`, `2h`, `7d`.
+    """A date or a time, of this machine's zone unless it has an offset, or how long ago: `90s`, `10m`, `2h`, `7d`.
 
     Raises StartupError.
     """
     try:
         if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
             return now - timedelta(**{UNITS[ago[2]]: int(ago[1])})
-        at = datetime.fromisoformat(text)
+        at = read_time(f"{text}T00:00" if DATE.fullmatch(text) else text)
     except (ValueError, OverflowError):
         raise StartupError(
             f"--since takes a time such as 2026-01-31T12:00, or 90s, 10m, 2h or 7d ago, and not {text!r}."

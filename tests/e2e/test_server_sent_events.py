@@ -142,8 +142,8 @@ def test_a_token_opens_streams_of_its_project_and_nothing_else(stack: Stack, acc
         ("props=%5B%5D", Reason.FIELD_INVALID),
         ("user_id=", Reason.FIELD_REQUIRED),
         ("name=" + "x" * 201, Reason.FIELD_TOO_LONG),
-        ("since=yesterday", Reason.REQUEST_UNPARSABLE),
-        ("nope=1", Reason.REQUEST_UNPARSABLE),
+        ("since=yesterday", Reason.FIELD_INVALID),
+        ("nope=1", Reason.FIELD_UNKNOWN),
         ("after_seq=1", Reason.POSITION_AHEAD),
     ],
 )

@@ -44,6 +44,8 @@ def nested(levels: int, leaf: Any = 1) -> Any:
         {"props": {"int": 2**64 - 1, "float": 1.7976931348623157e308, "none": None, "true": True, "": ""}},
         {"ts": "2000-01-01T00:00:00Z"},
         {"ts": "2025-11-02T12:00:00Z"},
+        {"ts": "2025-11-01 11:59:60"},
+        {"ts": "2025-11-01t12:00z"},
     ],
 )
 def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
@@ -90,7 +92,7 @@ def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
         ({"ts": "0001-01-01T00:00:00+01:00"}, "ts", Reason.TS_OUT_OF_RANGE),
         ({"ts": ""}, "ts", Reason.FIELD_INVALID),
         ({"ts": "2025-11-01"}, "ts", Reason.FIELD_INVALID),
-        ({"ts": "2025-11-01T12:00"}, "ts", Reason.FIELD_INVALID),
+        ({"ts": "2025-11-01T12"}, "ts", Reason.FIELD_INVALID),
         ({"ts": "2025-13-01T12:00:00Z"}, "ts", Reason.FIELD_INVALID),
         ({"ts": "2025-11-01T12:00:00+24:00"}, "ts", Reason.FIELD_INVALID),
         ({"ts": "yesterday, about noon"}, "ts", Reason.FIELD_INVALID),

@@ -19,7 +19,7 @@ from nimbus_server.importer.record import Record, unparsable
 from nimbus_server.ingest import decode as decode_module
 from nimbus_server.ingest import identity
 from nimbus_server.ingest.decode import Batch, Origin
-from nimbus_server.ingest.decode_json import decode_json, parse_plain_ts, parse_ts
+from nimbus_server.ingest.decode_json import decode_json
 from nimbus_server.ingest.decode_proto import decode_proto
 from nimbus_server.ingest.event import TS_MIN, EventRefusedError
 from nimbus_server.ingest.props import check_all_props_json, check_props_json, encode_all_props, encode_props
@@ -107,20 +107,6 @@ def test_records(items: list[Any]) -> None:
     each = [decode_records([record], "f", NOW, TS_MIN, place) for place, record in enumerate(records)]
     expected = [event for events, _ in each for event in events], [r for _, rejected in each for r in rejected]
     assert decode_records(records, "f", NOW, TS_MIN) == expected
-
-
-@given(st.lists(PLAIN, min_size=1, max_size=3) | st.lists(PLAIN | TIMES | st.none() | st.integers(), max_size=3))
-@example([{str(n): n for n in range(30)}])
-@example([["-"] * 30])
-@example(["2025-11-01T12:00Z"])
-def test_times(texts: list[Any]) -> None:
-    together = parse_plain_ts(texts)
-    assert together is None or together == [parse_ts("ts", text) for text in texts]
-
-
-@given(st.lists(PLAIN, min_size=1))
-def test_times_of_the_common_form_are_read_together(texts: list[str]) -> None:
-    assert parse_plain_ts(texts) == [parse_ts("ts", text) for text in texts]
 
 
 @given(st.lists(st.sampled_from("abc") | TEXTS, min_size=1, max_size=3))

@@ -76,6 +76,10 @@ class Event(_message.Message):
     def ts(self) -> _timestamp_pb2.Timestamp:
         """When it happened, with microseconds; from the year 2000 to 24 hours ahead. Default: the signature's timestamp, or
         the time of arrival where the request is not signed.
+
+        As text, in JSON and in queries, every time has the same forms: RFC 3339 such as `2026-01-31T12:00:00.5Z`, where `t`
+        or a space may stand for `T` and `z` for `Z`, the seconds may be left out, and a time without an offset is UTC.
+        Second 60 is the first moment of the next minute; digits beyond microseconds are cut off.
         """
 
     @_builtins.property
@@ -449,7 +453,7 @@ class ListEventsRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only events at or after this time. Default: no bound."""
+        """Only events at or after this time, which over REST has the forms of `ts` of an Event. Default: no bound."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:

@@ -1,0 +1,68 @@
+"""The query of a REST call, read strictly and by us, as JSON bodies are.
+
+Envoy's transcoder takes other forms of times than the rest of the API, and names fields in several ways.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nimbus_server.errors import NimbusError, Reason, field_error
+from nimbus_server.times import EXAMPLE, read_time
+
+PARAMETERS_MAX = 200
+
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def parse_query(query: str) -> dict[str, list[str]]:
+    """The values of each parameter; `+` is a space. Raises NimbusError with REQUEST_UNPARSABLE."""
+    try:
+        if _BAD_ESCAPE.search(query):
+            raise ValueError(query)
+        return parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
+    except ValueError:
+        raise NimbusError(
+            Reason.REQUEST_UNPARSABLE,
+            f"The query must be percent-encoded UTF-8 and have at most {PARAMETERS_MAX} parameters.",
+        ) from None
+
+
+def merge_query(request: Message, given: Mapping[str, Sequence[str]]) -> None:
+    """Set the fields of a request that a query gives, to which those that the path has set do not belong.
+
+    Raises NimbusError with FIELD_UNKNOWN or FIELD_INVALID.
+    """
+    in_path = request.ListFields()
+    for name, values in given.items():
+        field = request.DESCRIPTOR.fields_by_name.get(name)
+        if field is None or name.endswith("_body") or any(of_path is field for of_path, _ in in_path):
+            raise field_error(Reason.FIELD_UNKNOWN, name[:100], "This route has no such parameter.")
+        if len(values) > 1 and not field.is_repeated:
+            raise field_error(Reason.FIELD_INVALID, name, f"{name} may be given once.")
+        set_field(request, field, list(values) if field.is_repeated else values[0])
+
+
+def set_field(request: Message, field: Any, value: object) -> None:
+    """Set a field, by its descriptor, to a value of JSON, or to text as a query has it.
+
+    Raises NimbusError with FIELD_INVALID.
+    """
+    name = field.name
+    if field.message_type is Timestamp.DESCRIPTOR and isinstance(value, str):
+        try:
+            getattr(request, name).FromDatetime(read_time(value))
+        except ValueError:
+            raise field_error(
+                Reason.FIELD_INVALID, name, f"{name} must be a time such as {EXAMPLE} (RFC 3339)."
+            ) from None
+        return
+    try:
+        json_format.ParseDict({name: value}, request)
+    except json_format.ParseError:
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} has a value of the wrong type.") from None
