@@ -1,7 +1,7 @@
 """The ways in: one batch a call, or a stream of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -62,7 +62,7 @@ class IngestService:
 
     async def IngestEventStream(
         self, requests: AsyncGenerator[Unread, None]
-    ) -> AsyncIterator[pb.IngestEventStreamResponse]:
+    ) -> AsyncGenerator[pb.IngestEventStreamResponse, None]:
         if self._draining:
             raise worker_unavailable()
         # Answers and the batches that wait for their commit; None for the end.
@@ -84,6 +84,7 @@ class IngestService:
         finally:
             self._readers.discard(reader)
             reader.cancel()
+            await asyncio.wait({reader})
             while not submitted.empty():
                 if rest := submitted.get_nowait():
                     self._ingest.abandon(rest[1])

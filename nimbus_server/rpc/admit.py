@@ -1,10 +1,13 @@
 """What a call meets second: is there room for it, who calls, and its request parsed."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
-from grpc_interceptor.server import AsyncServerInterceptor
+from grpc import HandlerCallDetails
+from grpc.aio import EOF, ServerInterceptor
 
 from nimbus.v1.access_pb2 import Access
 from nimbus_server.accounts.caller import Caller, Machine, current_caller
@@ -14,10 +17,10 @@ from nimbus_server.rpc.call import Call, Context, current_call
 from nimbus_server.rpc.door import Door
 from nimbus_server.rpc.json_body import read_json_body
 from nimbus_server.rpc.query import merge_query, parse_query
-from nimbus_server.rpc.registry import Rpc, Unread
+from nimbus_server.rpc.registry import Continuation, Handler, Rpc, Unread, method_of, with_method
 
 
-class AdmitInterceptor(AsyncServerInterceptor):
+class AdmitInterceptor(ServerInterceptor):
     """Finds room for the request and out who calls, as the RPC's access option asks, and parses it.
 
     Requests arrive as the bytes on the wire, because those are what a gRPC client signed.
@@ -28,26 +31,44 @@ class AdmitInterceptor(AsyncServerInterceptor):
         self._admission = admission
         self._door = Door()
 
-    async def intercept(
-        self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
-    ) -> Any:
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: HandlerCallDetails
+    ) -> "Handler | None":
         """See the class."""
-        rpc = self._rpcs.get(method_name)
-        if rpc is None:
-            return await super().intercept(method, request_or_iterator, context, method_name)
-        call = current_call.get()
-        if rpc.takes_stream:
-            return method(self._admit_stream(rpc, call, request_or_iterator), context)
-        raw: bytes = request_or_iterator
+        handler = await continuation(handler_call_details)
+        rpc = self._rpcs.get(handler_call_details.method)
+        if handler is None or rpc is None:
+            return handler
+        admitted = self._batches if rpc.takes_stream else self._stream if rpc.gives_stream else self._answer
+        return with_method(handler, partial(admitted, rpc, method_of(handler)))
+
+    async def _answer(self, rpc: Rpc, method: Callable[..., Any], raw: bytes, context: Context) -> Any:
         _check_size(rpc, raw)
         self._door.enter(len(raw))
         try:
-            request = await self._admit(rpc, call, raw)
-            if not rpc.gives_stream:
-                return await method(request, context)
+            return await method(await self._admit(rpc, current_call.get(), raw), context)
         finally:
             self._door.leave(len(raw))
-        return method(request, context)
+
+    async def _stream(
+        self, rpc: Rpc, method: Callable[..., Any], raw: bytes, context: Context
+    ) -> AsyncGenerator[Any, None]:
+        _check_size(rpc, raw)
+        self._door.enter(len(raw))
+        try:
+            request = await self._admit(rpc, current_call.get(), raw)
+        finally:
+            self._door.leave(len(raw))
+        async with aclosing(method(request, context)) as responses:
+            async for response in responses:
+                yield response
+
+    def _batches(
+        self, rpc: Rpc, method: Callable[..., Any], _raws: object, context: Context
+    ) -> AsyncGenerator[Any, None]:
+        # Whoever iterates over the requests closes them.
+        responses: AsyncGenerator[Any, None] = method(self._admit_each(rpc, current_call.get(), context), context)
+        return responses
 
     async def _admit(self, rpc: Rpc, call: Call, raw: bytes) -> Message | Unread:
         # A stranger's message is not parsed. Over REST the signature is over the body inside of the message, and all
@@ -65,13 +86,13 @@ class AdmitInterceptor(AsyncServerInterceptor):
             read_json_body(request, call.rest_path)
         return request
 
-    async def _admit_stream(self, rpc: Rpc, call: Call, raws: AsyncIterator[bytes]) -> AsyncGenerator[Unread, None]:
+    async def _admit_each(self, rpc: Rpc, call: Call, context: Context) -> AsyncGenerator[Unread, None]:
         """The messages of a stream; its credentials hold for the first, and those of a person are asked for again.
 
         They wait where a single request would be refused for load: nothing more is read from the stream meanwhile.
         """
         who: Caller | None = None
-        async for raw in raws:
+        while (raw := await context.read()) is not EOF:
             _check_size(rpc, raw)
             await self._door.enter_in_time(len(raw))
             try:

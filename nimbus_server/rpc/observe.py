@@ -3,81 +3,110 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any, NoReturn
 
-from grpc.aio import AbortError
-from grpc_interceptor.server import AsyncServerInterceptor
+from grpc import HandlerCallDetails
+from grpc.aio import BaseError, ServerInterceptor
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.rpc.call import Call, Context, current_call, log_end, read_call, told
-from nimbus_server.rpc.registry import Rpc
+from nimbus_server.rpc.registry import Continuation, Handler, Rpc, method_of, with_method
 from nimbus_server.rpc.status import TABLE, status_of
 
 
-class ObserveInterceptor(AsyncServerInterceptor):
-    """Gives a call its id, logs how it ended, and turns exceptions into statuses: nothing internal gets out."""
+class ObserveInterceptor(ServerInterceptor):
+    """Gives a call its id, logs how it ended, and turns exceptions into statuses: nothing internal gets out.
+
+    The outermost one: it sends the responses of a stream itself. gRPC would leave the generators of a stream that is
+    cancelled to the garbage collector, which closes them late, and in any order.
+    """
 
     def __init__(self, rpcs: Mapping[str, Rpc]) -> None:
         self._rpcs = rpcs
 
-    async def intercept(
-        self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
-    ) -> Any:
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: HandlerCallDetails
+    ) -> "Handler | None":
         """See the class."""
-        if method_name not in self._rpcs:
-            return await super().intercept(method, request_or_iterator, context, method_name)
-        call = read_call(method_name, context)
-        current_call.set(call)
-        started = time.perf_counter()
-        context.set_trailing_metadata((("x-request-id", call.request_id),))
-        if self._rpcs[method_name].gives_stream:
-            return self._observe_stream(method(request_or_iterator, context), call, started, context)
+        handler = await continuation(handler_call_details)
+        rpc = self._rpcs.get(handler_call_details.method)
+        if handler is None or rpc is None:
+            return handler
+        observed = self._stream if rpc.gives_stream else self._answer
+        return with_method(handler, partial(observed, rpc, method_of(handler)))
+
+    async def _answer(self, rpc: Rpc, method: Callable[..., Any], request: Any, context: Context) -> Any:
+        call, started = _begin(rpc, context)
         try:
-            response = await method(request_or_iterator, context)
-        except BaseException as error:  # noqa: BLE001 - raised again, as what the client may know of it
-            await self._fail(error, call, started, context)
+            response = await method(request, context)
+        except asyncio.CancelledError:
+            log_end(call, started, "CANCELLED")
+            raise
+        except Exception as error:  # noqa: BLE001 - the client is told what it may know of it
+            failure = _failure(error, call)
         else:
             log_end(call, started, "OK")
             return response
+        # gRPC keeps the traceback of an abort, and with it this frame, until the garbage collector comes.
+        del request
+        return await _abort(failure, call, started, context)
 
-    async def _observe_stream(
-        self, responses: AsyncIterator[Any], call: Call, started: float, context: Context
-    ) -> AsyncIterator[Any]:
+    async def _stream(self, rpc: Rpc, method: Callable[..., Any], request: Any, context: Context) -> None:
+        call, started = _begin(rpc, context)
         cut: list[asyncio.Task[NoReturn]] = []
 
         def cut_off(error: NimbusError) -> None:
             if not cut:
-                cut.append(asyncio.create_task(self._fail(error, call, started, context)))
-                cut[0].add_done_callback(lambda failing: failing.cancelled() or failing.exception())
+                cut.append(asyncio.create_task(_abort(error, call, started, context)))
+                cut[0].add_done_callback(lambda aborting: aborting.cancelled() or aborting.exception())
 
         call.cut_off = cut_off
         try:
-            async for response in responses:
-                yield response
-        except BaseException as error:
+            async with aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+        except (asyncio.CancelledError, BaseError):  # gRPC's own: the client is gone, or the server stops
+            if not cut:
+                log_end(call, started, "CANCELLED")
+            raise
+        except Exception as error:
             if cut:
                 raise
-            await self._fail(error, call, started, context)
+            failure = _failure(error, call)
         else:
             log_end(call, started, "OK")
+            return
+        finally:
+            call.cut_off = None
+        del request
+        await _abort(failure, call, started, context)
 
-    async def _fail(self, error: BaseException, call: Call, started: float, context: Context) -> NoReturn:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            log_end(call, started, "CANCELLED")
-            raise error
-        if isinstance(error, AbortError) or not isinstance(error, Exception):
-            raise error
-        error = told(error, call)
-        mapping = TABLE[error.reason]
-        log_end(call, started, mapping.code.name, error.reason)
-        if call.is_rest and (headers := _rest_headers(error)):
-            await context.send_initial_metadata(headers)
-        trailing = (
-            ("x-request-id", call.request_id),
-            ("grpc-status-details-bin", status_of(error).SerializeToString()),
-        )
-        await context.abort(mapping.code, error.message, trailing)
+
+def _begin(rpc: Rpc, context: Context) -> tuple[Call, float]:
+    call = read_call(rpc.name, context)
+    current_call.set(call)
+    context.set_trailing_metadata((("x-request-id", call.request_id),))
+    return call, time.perf_counter()
+
+
+def _failure(error: Exception, call: Call) -> NimbusError:
+    """What the client may know of an error, without the frames in which it came up: they hold the request."""
+    return told(error, call).with_traceback(None)
+
+
+async def _abort(error: NimbusError, call: Call, started: float, context: Context) -> NoReturn:
+    mapping = TABLE[error.reason]
+    log_end(call, started, mapping.code.name, error.reason)
+    if call.is_rest and (headers := _rest_headers(error)):
+        await context.send_initial_metadata(headers)
+    trailing = (
+        ("x-request-id", call.request_id),
+        ("grpc-status-details-bin", status_of(error).SerializeToString()),
+    )
+    await context.abort(mapping.code, error.message, trailing)
 
 
 def _rest_headers(error: NimbusError) -> tuple[tuple[str, str], ...]:

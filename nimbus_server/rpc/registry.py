@@ -1,9 +1,9 @@
 """The RPCs of a service, as its proto declares them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -18,6 +18,10 @@ from nimbus_server.rpc.json_body import JSON_BODY
 # 1,000 events of 10 KB of props, and what goes with them.
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 REQUEST_BYTES_MAX = 128 * 1024
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+# What an interceptor asks for the handler that it wraps; None where nobody serves the RPC.
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +98,38 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
 
     There is no deserializer: the interceptors get the bytes on the wire, check the signature over them and parse.
     """
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    handlers: dict[str, Handler] = {}
     for method in service.methods:
         implementation = getattr(servicer, method.name)
         serialize = GetMessageClass(method.output_type).SerializeToString
-        handler: grpc.RpcMethodHandler[Any, Any]
+        handler: Handler
         if method.client_streaming:
-            handler = grpc.stream_stream_rpc_method_handler(_iterate(implementation), None, serialize)
+            handler = grpc.stream_stream_rpc_method_handler(_stream(implementation), None, serialize)
         elif method.server_streaming:
             # What many subscribers get is encoded once, so these give bytes.
-            handler = grpc.unary_stream_rpc_method_handler(_start(implementation), None, None)
+            handler = grpc.unary_stream_rpc_method_handler(_stream(implementation), None, None)
         else:
             handler = grpc.unary_unary_rpc_method_handler(_call(implementation), None, serialize)
         handlers[method.name] = handler
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def method_of(handler: Handler) -> Callable[..., Any]:
+    """What a handler calls with a request, or with its stream of them, and the context of the call."""
+    method = handler.unary_unary or handler.unary_stream or handler.stream_stream
+    assert method is not None  # noqa: S101 - no RPC takes a stream and gives one message
+    return method
+
+
+def with_method(handler: Handler, method: Callable[..., Any]) -> Handler:
+    """A handler of the same kind that calls this method."""
+    if not handler.response_streaming:
+        kind = grpc.unary_unary_rpc_method_handler
+    elif handler.request_streaming:
+        kind = grpc.stream_stream_rpc_method_handler
+    else:
+        kind = grpc.unary_stream_rpc_method_handler
+    return kind(method, handler.request_deserializer, handler.response_serializer)
 
 
 def _call(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, Context], Awaitable[Message]]:
@@ -117,16 +139,8 @@ def _call(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, Context
     return handle
 
 
-def _iterate(method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
-    async def handle(requests: Any, _context: Context) -> AsyncIterator[Any]:
-        async for response in method(requests):
-            yield response
-
-    return handle
-
-
-def _start(method: Callable[[Any], AsyncIterator[bytes]]) -> Callable[[Any, Context], AsyncIterator[bytes]]:
-    def handle(request: Any, _context: Context) -> AsyncIterator[bytes]:
+def _stream(method: Callable[[Any], AsyncGenerator[Any, None]]) -> Callable[[Any, Context], AsyncGenerator[Any, None]]:
+    def handle(request: Any, _context: Context) -> AsyncGenerator[Any, None]:
         return method(request)
 
     return handle

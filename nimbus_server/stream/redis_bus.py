@@ -1,7 +1,7 @@
 """Wake-ups over Redis or Valkey: for many workers and hosts, beside a database that has better things to do."""
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -30,7 +30,7 @@ class RedisBus:
         except RedisError as error:
             raise ConnectionError(str(error)) from error
 
-    async def listen(self) -> AsyncIterator[UUID | None]:
+    async def listen(self) -> AsyncGenerator[UUID | None, None]:
         """What is told, for as long as the connection lasts; None at first, when it listens.
 
         Raises ConnectionError.
@@ -38,12 +38,13 @@ class RedisBus:
         try:
             async with self._redis.pubsub() as pubsub:
                 await pubsub.subscribe(CHANNEL)
-                async for message in pubsub.listen():
-                    if message["type"] == "subscribe":
-                        yield None
-                    elif message["type"] == "message":
-                        with suppress(ValueError):  # others may use the channel too
-                            yield UUID(message["data"].decode())
+                async with aclosing(pubsub.listen()) as messages:
+                    async for message in messages:
+                        if message["type"] == "subscribe":
+                            yield None
+                        elif message["type"] == "message":
+                            with suppress(ValueError):  # others may use the channel too
+                                yield UUID(message["data"].decode())
         except RedisError as error:
             raise ConnectionError(str(error)) from error
 

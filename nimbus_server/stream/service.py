@@ -1,6 +1,7 @@
 """StreamService: the log as it grows, over gRPC and as server-sent events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import timedelta
 
 import orjson
@@ -38,24 +39,26 @@ class StreamService:
         self._tokens = tokens
         self._clock = clock
 
-    async def SubscribeEvents(self, request: pb.SubscribeEventsRequest) -> AsyncIterator[bytes]:
+    async def SubscribeEvents(self, request: pb.SubscribeEventsRequest) -> AsyncGenerator[bytes, None]:
         wanted = subscription_wanted(request)
         await self._access.require(caller(), wanted.project_id)
         async with self._streams.open(wanted, caller()) as subscription:
             subscription.on_cut_off = current_call.get().cut_off
-            async for message in subscription.messages():
-                yield message
+            async with aclosing(subscription.messages()) as messages:
+                async for message in messages:
+                    yield message
 
-    async def StreamEvents(self, request: pb.StreamEventsRequest) -> AsyncIterator[bytes]:
+    async def StreamEvents(self, request: pb.StreamEventsRequest) -> AsyncGenerator[bytes, None]:
         wanted = stream_wanted(request, SSE, current_call.get().metadata.get("last-event-id", ""))
         await self._access.require(caller(), wanted.project_id)
         begun = False
         try:
             async with self._streams.open(wanted, caller()) as subscription:
                 subscription.on_cut_off = current_call.get().cut_off
-                async for message in subscription.messages():
-                    yield _http_body(message if begun else RECONNECT + message)
-                    begun = True
+                async with aclosing(subscription.messages()) as messages:
+                    async for message in messages:
+                        yield _http_body(message if begun else RECONNECT + message)
+                        begun = True
         except NimbusError as error:
             if not begun:
                 raise

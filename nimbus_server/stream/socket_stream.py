@@ -15,13 +15,14 @@ import re
 import time
 import uuid
 from collections.abc import Collection
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import orjson
 from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
 from nimbus_server import strict_json
 from nimbus_server.consumers.store import ConsumerStore
@@ -116,12 +117,13 @@ class _Acks:
 
     async def read(self, socket: ServerConnection) -> None:
         """Note what the client sends, until it goes away. Raises NimbusError."""
-        async for message in socket:
-            position = _acked(message)
-            if self._wanted.consumer is None:
-                raise NimbusError(Reason.REQUEST_UNPARSABLE, "This socket has no `consumer` to acknowledge for.")
-            self._position = max(self._position, position)
-            self._noted.set()
+        with suppress(ConnectionClosedOK):
+            while True:
+                position = _acked(await socket.recv())
+                if self._wanted.consumer is None:
+                    raise NimbusError(Reason.REQUEST_UNPARSABLE, "This socket has no `consumer` to acknowledge for.")
+                self._position = max(self._position, position)
+                self._noted.set()
 
     async def write(self) -> NoReturn:
         """Write down what is noted, until cancelled. Raises NimbusError."""
@@ -150,8 +152,9 @@ async def _end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 
 async def _send_all(socket: ServerConnection, subscription: Subscription) -> None:
-    async for message in subscription.messages():
-        await _send(socket, message)
+    async with aclosing(subscription.messages()) as messages:
+        async for message in messages:
+            await _send(socket, message)
 
 
 async def _send(socket: ServerConnection, message: bytes) -> None:

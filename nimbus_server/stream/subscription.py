@@ -1,7 +1,7 @@
 """One reader of a log, from a position on and without end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -88,7 +88,7 @@ class Subscription:
                 self.on_cut_off(self._ended)
             self._sender.cancel()
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes, None]:
         """Messages in the shape asked for; the first one is a heartbeat, which says where this starts.
 
         Raises NimbusError with whatever it was ended with.

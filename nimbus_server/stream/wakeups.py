@@ -1,7 +1,7 @@
 """Wakes streams, here and in other processes, when a log has grown. A wake-up that is lost costs a poll's time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import aclosing
 from typing import Protocol
 from uuid import UUID
@@ -26,7 +26,7 @@ class Bus(Protocol):
     async def publish(self, project_ids: Collection[UUID]) -> None:
         """Tell of logs that have grown. Raises ConnectionError or NimbusError."""
 
-    def listen(self) -> AsyncIterator[UUID | None]:
+    def listen(self) -> AsyncGenerator[UUID | None, None]:
         """What others tell, None whenever something may have been missed. Raises ConnectionError."""
 
     async def close(self) -> None:
@@ -77,7 +77,7 @@ class Wakeups:
     async def _listen(self) -> None:
         while True:
             try:
-                async with aclosing(self._bus.listen()) as heard:  # type: ignore[type-var]  # both are generators
+                async with aclosing(self._bus.listen()) as heard:
                     async for project_id in heard:
                         self._broken.discard(NOT_HEARD)
                         if project_id is None:
