@@ -31,7 +31,7 @@ def test_a_request_that_offers_another_protocol_is_served(stack: Stack, account:
     body = b'{"events": [{"name": "signup"}]}'
     signature = machine(account)("POST", "/v1/events", body)
     stored = send(stack, "POST", "/v1/events", body, {"content-type": "application/json", **headers, **signature})
-    assert (stored.status, stored.json["accepted"]) == (200, 1)
+    assert (stored.status, stored.json["accepted_count"]) == (200, 1)
 
 
 HANDSHAKE = {"sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
