@@ -67,7 +67,9 @@ LOCAL_REPLIES = (
         "Too many requests from this address. Wait a minute, or send more events a request.",
         60,
     ),
-    LocalReply(431, 3, Reason.REQUEST_UNPARSABLE, "The path and headers are larger than 60 KB, or more than 100. Send less."),
+    LocalReply(
+        431, 3, Reason.REQUEST_UNPARSABLE, "The path and headers are larger than 60 KB, or more than 100. Send less."
+    ),
     LocalReply(501, 3, Reason.REQUEST_UNPARSABLE, "The only transfer-encoding that this API takes is chunked."),
     LocalReply(
         502,

@@ -1,5 +1,7 @@
 """HEAD, wherever GET goes: the same status and headers, and no body."""
 
+import subprocess
+
 import pytest
 import requests
 from conftest import Account, Stack
@@ -22,7 +24,7 @@ def check(stack: Stack, path: str, who: Credentials, *, length: bool = True) -> 
         name: value for name, value in got.headers.items() if name not in VOLATILE
     }
     if length:
-        assert asked.headers.get("content-length") == got.headers.get("content-length")
+        assert asked.headers.get("content-length", "0") == got.headers.get("content-length")
     return asked.status
 
 
@@ -56,7 +58,13 @@ def test_a_signature_is_over_the_method_that_was_sent(stack: Stack, account: Acc
 
 def test_a_connection_goes_on_after_heads(stack: Stack, account: Account) -> None:
     with requests.Session() as session:
-        for path in ("/health", "/docs", f"/v1/events/stream?project_id={account.project_id}", "/v1/nope", "/v1/auth/me"):
+        for path in (
+            "/health",
+            "/docs",
+            f"/v1/events/stream?project_id={account.project_id}",
+            "/v1/nope",
+            "/v1/auth/me",
+        ):
             head = session.head(stack.url + path, headers=account.bearer, timeout=30)
             assert head.content == b""
             assert session.get(f"{stack.url}/v1/auth/me", headers=account.bearer, timeout=30).status_code == 200
@@ -68,3 +76,11 @@ def test_head_of_a_stream_ends_at_once(stack: Stack, account: Account) -> None:
     assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/event-stream", b"")
     assert send(stack, "HEAD", path).status == 401
     assert send(stack, "HEAD", "/v1/events/stream?project_id=x", None, account.bearer).status == 400
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/auth/me", "/docs", "/v1/nope"])
+def test_over_http_2_no_body_comes_either(stack: Stack, path: str) -> None:
+    command = ["curl", "-sS", "--max-time", "20", "--http2-prior-knowledge", "--head", stack.url + path]
+    answered = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answered.returncode == 0, answered
+    assert answered.stdout.startswith(f"HTTP/2 {requests.head(stack.url + path, timeout=30).status_code}")

@@ -24,7 +24,9 @@ OFFERS = (
 
 
 @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer["upgrade"])
-def test_a_request_that_offers_another_protocol_is_served(stack: Stack, account: Account, offer: dict[str, str]) -> None:
+def test_a_request_that_offers_another_protocol_is_served(
+    stack: Stack, account: Account, offer: dict[str, str]
+) -> None:
     headers = {"connection": "keep-alive, Upgrade", **offer}
     for path in ("/health", "/docs", "/openapi.json", "/v1/auth/me"):
         assert send(stack, "GET", path, None, {**headers, **account.bearer}).status == 200, path
