@@ -76,7 +76,8 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # The lock files bring every dependency; the projects themselves are linked in from here.
-$(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml clients/python/pyproject.toml
+# An editable installation copies gen/: it is made anew where that has changed.
+$(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml clients/python/pyproject.toml $(wildcard gen/nimbus/*.*)
 	@echo "Installing into $(VENV) ..."
 	@$(PIP) install --quiet --requirement requirements.lock
 	@$(PIP) install --quiet --no-deps --editable . --editable clients/python

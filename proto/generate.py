@@ -18,6 +18,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import openapi
+from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,7 +101,7 @@ def generate(out: Path) -> None:
     document = openapi.build(image, version=project["version"], description=project["description"])
     package = out / "nimbus"
     (package / "openapi.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (package / "descriptors.binpb").write_bytes(descriptors(image))
+    (package / "descriptors.binpb").write_bytes(descriptors(with_heads(image)))
     (package / "py.typed").touch()
 
 
@@ -120,6 +121,16 @@ def descriptors(image: FileDescriptorSet) -> bytes:
     for file in bare.file:
         file.ClearField("source_code_info")
     return bare.SerializeToString(deterministic=True)
+
+
+def with_heads(image: FileDescriptorSet) -> FileDescriptorSet:
+    """Return what Envoy routes by: each GET route takes HEAD as well."""
+    routes = FileDescriptorSet.FromString(image.SerializeToString())
+    for method in (method for file in routes.file for service in file.service for method in service.method):
+        rule = method.options.Extensions[annotations_pb2.http]
+        for path in [binding.get for binding in (rule, *rule.additional_bindings) if binding.HasField("get")]:
+            rule.additional_bindings.add().custom.CopyFrom(http_pb2.CustomHttpPattern(kind="HEAD", path=path))
+    return routes
 
 
 def protos() -> list[str]:

@@ -54,6 +54,10 @@ class StreamService:
         begun = False
         try:
             async with self._streams.open(wanted, caller()) as subscription:
+                if current_call.get().rest_method == "HEAD":
+                    # The headers of the stream; nobody reads what would follow.
+                    yield _http_body(RECONNECT)
+                    return
                 subscription.on_cut_off = current_call.get().cut_off
                 async with aclosing(subscription.messages()) as messages:
                     async for message in messages:

@@ -56,6 +56,7 @@ ODD_HEADERS = (
 
 
 def known(method: str, route: Route) -> bool:
+    method = "GET" if method == "HEAD" else method
     return any(other.method == method and other.path == route.path for other in ROUTES)
 
 
