@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 LANES_MAX = 4
 COMMITS_PER_LANE = 20
 PROJECTS_PER_COMMIT = 500
-# From the start of one commit to that of the next, for each caller whom the first one answered, and at most. Few callers
-# gain nothing from waiting for each other: a commit takes longer than their pause.
+# From the start of one commit to that of the next, for each caller whom the first one answered, and at most. A
+# few callers gain nothing from waiting for each other: a commit takes longer than their pause.
 PAUSE_SECONDS_PER_CALLER = 0.0006
 PAUSE_SECONDS_MAX = 0.01
 # What an event takes in memory beside its texts, and what one does that is refused.

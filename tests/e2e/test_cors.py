@@ -38,7 +38,7 @@ ANSWERS: dict[str, tuple[int, str, str, Mapping[str, str], bytes | None]] = {
     "description": (200, "GET", "/openapi.json", {}, None),
     "redirect": (307, "GET", "/redoc", {}, None),
     "bad body": (400, "POST", "/v1/auth/login", JSON, b"{"),
-    "bad path": (400, "GET", "/v1/projects/%00", {}, None),
+    "bad path": (400, "GET", "/v1/projects#x", {}, None),
     "no credentials": (401, "GET", "/v1/auth/me", {}, None),
     "no such route": (404, "GET", "/v1/nope", {}, None),
     "no such route for HEAD": (404, "HEAD", "/v1/nope", {}, None),
