@@ -272,7 +272,7 @@ def test_what_can_not_begin_says_why(stack: Stack, account: Account, tmp_path: P
     assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL="nonsense"), ["NIMBUS_DATABASE_URL"])
     assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL=stack.dsn("postgres")), ["nimbus migrate"])
     assert failed(at_once(stack, *project, path, tmp_path / "gone.jsonl"), ["gone.jsonl", "No such file"])
-    assert failed(at_once(stack, *project, tmp_path), ["--format"])
+    assert failed(at_once(stack, *project, tmp_path), ["folder", str(tmp_path)])
     assert failed(at_once(stack, *project, "--format", "csv", path), ["header", "history.jsonl"])
     assert stored(stack, account.project_id) == []
     assert at_once(stack, path)[0] == 2
