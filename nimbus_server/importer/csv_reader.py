@@ -107,7 +107,7 @@ class Rows:
         if fault is None:
             message = f"The row has more than {ROW_BYTES_MAX:,} bytes: {refused} refused."
         else:
-            doubt = ", and cells can't be told apart after that" if to_end else ""
+            doubt = ", so the cells after it can't be told apart" if to_end else ""
             message = (
                 f"{fault.what[0].upper()}{fault.what[1:]}{doubt}: {refused} refused. "
                 f"{fault.remedy}, and run the same command again."

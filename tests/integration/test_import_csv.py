@@ -77,7 +77,7 @@ def modelled(content: bytes, row_bytes_max: int) -> Read:
     return found
 
 
-def first_row(lines: list[bytes]) -> tuple[list[str], int, bool]:
+def first_row(lines: list[bytes]) -> tuple[list[str], int, bool]:  # noqa: C901 - case by case, to be plain
     """The cells of the first row, how many lines it takes, and whether something is wrong with it."""
     cells, cell, quoted, closed = [], "", False, False
     for taken, line in enumerate(lines, 1):
@@ -109,6 +109,8 @@ def first_row(lines: list[bytes]) -> tuple[list[str], int, bool]:
 @example(b'"\n,"a\n', 70)
 @example(b'a,"b"\r"c\nd\n', 70)
 @example(b'"""\r\n""', 6)
+@example(b"aaaaaa\ra\nb\n", 6)
+@example(b'"a\na\na\na"\nb\n', 6)
 @settings(deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_rows_are_those_that_a_plain_model_finds(tmp_path: Path, content: bytes, limit: int) -> None:
     content = content.removeprefix(b"\x1f\x8b").removeprefix(b"\xef\xbb\xbf")
