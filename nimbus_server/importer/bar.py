@@ -1,38 +1,55 @@
 """How far an import has come, on a terminal."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    FileSizeColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
+from nimbus_server.importer.names import printable
 from nimbus_server.importer.source import Block
 
 
 class Bar:
-    """A bar over the bytes of all files, with the rate in rows and the time that remains; nothing but on a terminal."""
+    """A bar over the bytes of all sources, with the rate in rows and the time that remains; nothing but on a terminal.
 
-    def __init__(self, size: int) -> None:
-        """`size` is that of all files, in bytes."""
+    Where their size is not known, it shows how many bytes were read, and for how long.
+    """
+
+    def __init__(self, sizes: Sequence[int | None]) -> None:
+        """`sizes` are in bytes."""
+        known = [size for size in sizes if size is not None]
+        total = sum(known) if len(known) == len(sizes) else None
         console = Console(stderr=True)
         self._console = console
         self._rate = _Rate()
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TaskProgressColumn(),
+            FileSizeColumn() if total is None else TaskProgressColumn(),
             self._rate,
-            TimeRemainingColumn(),
+            TimeElapsedColumn() if total is None else TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._bytes = self._progress.add_task("", total=size or None)
+        self._bytes = self._progress.add_task("", total=total)
         # Not to be seen: it measures the rate.
         self._rows = self._progress.add_task("rows", total=None, visible=False)
         self._rate.rows = self._progress.tasks[1]
-        self._file_begins = 0
+        self._begins = 0
         self._last: Block | None = None
 
     def __enter__(self) -> Self:
@@ -47,10 +64,10 @@ class Bar:
     def move(self, block: Block) -> None:
         """The block is done."""
         if self._last is not None and block.source != self._last.source:
-            self._file_begins += self._last.source.size
+            self._begins += self._last.position if self._last.source.size is None else self._last.source.size
         self._last = block
         self._progress.update(
-            self._bytes, completed=self._file_begins + block.position, description=block.source.path.name
+            self._bytes, completed=self._begins + block.position, description=printable(block.source.name.name)
         )
         self._progress.advance(self._rows, block.records)
 

@@ -1,10 +1,10 @@
-"""`nimbus import`: from files into the log of a project, until all is there or Ctrl-C."""
+"""`nimbus import`: from files and pipes into the log of a project, until all is there or Ctrl-C."""
 
 import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from uuid import UUID
@@ -14,10 +14,12 @@ import typer
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.importer.bar import Bar
+from nimbus_server.importer.files import find_sources
+from nimbus_server.importer.names import printable
 from nimbus_server.importer.reader import read_blocks
 from nimbus_server.importer.run import Progress, import_blocks
 from nimbus_server.importer.side_file import SideFiles
-from nimbus_server.importer.source import Block, FileDamagedError, Format, Source, find_source
+from nimbus_server.importer.source import Block, FileDamagedError, Format, Source
 from nimbus_server.importer.store import check_project
 from nimbus_server.importer.target import with_database
 from nimbus_server.ingest.store import EventLog
@@ -29,17 +31,28 @@ DONE, NOT_ALL = 0, 1
 # As shells have it for a program that SIGINT ended.
 STOPPED = 130
 AGAIN = "Run the same command again: it goes on from there, and stores nothing twice."
+AGAIN_ONCE = "Run the same command again, with the same input from its beginning: it stores nothing twice."
 
 
-async def import_files(
-    settings: Settings, project_id: UUID, paths: Sequence[Path], form: Format | None, rejected: Path | None
-) -> int:
-    """Import the files in their order, say what became of them, and return the exit status.
+def import_files(
+    settings: Settings,
+    project_id: UUID,
+    given: Sequence[str],
+    form: Format | None,
+    rejected: Path | None,
+    names: Sequence[str] = (),
+) -> Coroutine[None, None, int]:
+    """Find what is given; then import it in its order, say what became of it, and return the exit status.
 
-    Raises StartupError where it can't begin, or can't go on.
+    `names` are as in find_sources. Raises StartupError where it can't begin, or can't go on.
     """
     settings = with_database(settings)
-    sources = [find_source(path, form) for path in paths]
+    return _import_sources(settings, project_id, find_sources(given, form, names), rejected)
+
+
+async def _import_sources(
+    settings: Settings, project_id: UUID, sources: Sequence[Source], rejected: Path | None
+) -> int:
     await check_project(settings, project_id)
     _silence()
     # Blocks are many objects and no cycles, and what is there now stays.
@@ -47,9 +60,10 @@ async def import_files(
     gc.set_threshold(100_000)
     progress = Progress()
     with SideFiles(sources, rejected) as side_files:
-        with Bar(sum(source.size for source in sources)) as bar:
+        with Bar([source.size for source in sources]) as bar:
             work = asyncio.create_task(_import(settings, project_id, sources, progress, bar, side_files))
-            status, ending = await _ended(work, progress)
+            again = AGAIN_ONCE if any(source.once for source in sources) else AGAIN
+            status, ending = await _ended(work, progress, again)
         if ending:
             typer.echo(ending, err=True)
         typer.echo(_summary(progress, side_files))
@@ -62,6 +76,9 @@ async def _import(
     def done(block: Block) -> None:
         side_files.add(block)
         bar.move(block)
+        for rejected in block.rejected:
+            if rejected.to_end:
+                bar.say(printable(f"{block.source.name}: {rejected.message}"))
 
     def away() -> None:
         bar.say("The database can't be reached. Trying again ...")
@@ -76,7 +93,7 @@ async def _import(
         await database.close()
 
 
-async def _ended(work: asyncio.Task[None], progress: Progress) -> tuple[int, str]:
+async def _ended(work: asyncio.Task[None], progress: Progress, again: str) -> tuple[int, str]:
     """The exit status, and why it is over before all was read. SIGINT or SIGTERM ends it."""
     loop = asyncio.get_running_loop()
     for ends in (signal.SIGINT, signal.SIGTERM):
@@ -84,25 +101,27 @@ async def _ended(work: asyncio.Task[None], progress: Progress) -> tuple[int, str
     try:
         await work
     except asyncio.CancelledError:
-        return STOPPED, f"Stopped {_place(progress)}. {AGAIN}"
+        return STOPPED, f"Stopped {_place(progress)}. {again}"
     except FileDamagedError as error:
         return NOT_ALL, f"{error} What comes before is stored. Run the same command again when that is mended."
     except NimbusError as error:
         if error.reason is Reason.PROJECT_NOT_FOUND:
             return NOT_ALL, f"Given up {_place(progress)}: the project was deleted."
-        return NOT_ALL, f"Given up {_place(progress)}: the database can't be reached. {AGAIN}"
+        return NOT_ALL, f"Given up {_place(progress)}: the database can't be reached. {again}"
     return NOT_ALL if progress.refused else DONE, ""
 
 
 def _place(progress: Progress) -> str:
     if progress.last is None:
         return "at the beginning"
-    return f"after line {progress.last.last_line:,} of {progress.last.source.path}"
+    return f"after line {progress.last.last_line:,} of {printable(progress.last.source.name)}"
 
 
 def _summary(progress: Progress, side_files: SideFiles) -> str:
     told = f"{progress.stored:,} events stored, {progress.there_already:,} there already, {progress.refused:,} refused"
-    return f"{told}: see {', '.join(map(str, side_files.written))}" if side_files.written else f"{told}."
+    if progress.refused_lines != progress.refused:
+        told += f" ({progress.refused_lines:,} lines)"
+    return f"{told}: see {', '.join(map(printable, side_files.written))}" if side_files.written else f"{told}."
 
 
 def _silence() -> None:

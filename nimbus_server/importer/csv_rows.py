@@ -1,13 +1,13 @@
 """CSV (RFC 4180) with a header: a row an event, a column a field or a property."""
 
-import csv
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from nimbus_server import strict_json
 from nimbus_server.errors import Reason
-from nimbus_server.importer.lines import LINE_BYTES_MAX, Lines
-from nimbus_server.importer.record import Record, unparsable
+from nimbus_server.importer.csv_reader import HeaderError, Rows
+from nimbus_server.importer.lines import Lines
+from nimbus_server.importer.record import Record, new_record, unparsable
 from nimbus_server.ingest.event import EventRefusedError
 
 FIELDS = {"name", "ts", "user_id", "idempotency_key", "id"}
@@ -15,21 +15,15 @@ PROPS_COLUMNS = {"props", "properties"}
 REQUIRED = ("name", "ts")
 
 
-class HeaderError(Exception):
-    """The first row does not name the columns. The text says what is wrong with it."""
-
-
 def read_csv(lines: Lines) -> Iterator[Record]:
     """Each row that is not blank, after the header. Raises HeaderError."""
-    rows = _Rows(lines)
-    header = next(rows, None)
+    rows = Rows(lines)
+    header = rows.header()
     if header is None:
         return
-    if isinstance(header.cells, EventRefusedError):
-        raise HeaderError(header.cells.message)
-    columns = _Columns([name.strip() for name in header.cells])
-    for row in rows:
-        yield Record(row.line, row.raw, columns.event(row.cells))
+    columns = _Columns([name.strip() for name in header])
+    for line, raw, cells in rows:
+        yield new_record((line, raw, columns.event(cells)))
 
 
 class _Columns:
@@ -71,47 +65,6 @@ class _Columns:
             props = given | props
         event["props"] = props
         return event
-
-
-class _Row(NamedTuple):
-    """The cells of a row, or why it has none; `line` and `raw` as in Record."""
-
-    line: int
-    raw: bytes
-    cells: list[str] | EventRefusedError
-
-
-class _Rows:
-    """The rows that are not blank."""
-
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
-        self._taken: list[bytes] = []
-        # Strict: a quote in the wrong place is an error, and not half a file in one cell.
-        self._cells = csv.reader(self._text(), strict=True)
-
-    def __iter__(self) -> Iterator[_Row]:
-        return self
-
-    def __next__(self) -> _Row:
-        while True:
-            self._taken.clear()
-            first = self._lines.number + 1
-            cells: list[str] | EventRefusedError
-            try:
-                cells = next(self._cells)
-            except csv.Error as error:
-                cells = unparsable(f"The row is not valid CSV: {error}.")
-            if any(len(line) > LINE_BYTES_MAX for line in self._taken):
-                cells = unparsable(f"The row has a line of more than {LINE_BYTES_MAX} bytes.")
-            if cells:
-                return _Row(first, b"".join(self._taken).rstrip(b"\r\n"), cells)
-
-    def _text(self) -> Iterator[str]:
-        for line in self._lines:
-            self._taken.append(line)
-            # What is no UTF-8 becomes half characters, for which ingest refuses the field that has them.
-            yield line.decode(errors="surrogateescape")
 
 
 def _json_object(encoded: str) -> dict[str, Any] | None:

@@ -10,11 +10,12 @@ import orjson
 
 from nimbus_server.clock import SECOND
 from nimbus_server.errors import Reason
-from nimbus_server.importer.record import Record
+from nimbus_server.importer.lines import LINE_BYTES_MAX
+from nimbus_server.importer.record import Record, UnreadableError
 from nimbus_server.ingest import identity
 from nimbus_server.ingest.decode import Origin, decode, new_event, valid_events
 from nimbus_server.ingest.decode_json import EVENT_FIELDS, check_fields, parse_ts, props_of, texts_of
-from nimbus_server.ingest.event import EventRefusedError, NewEvent
+from nimbus_server.ingest.event import EventRefusedError, NewEvent, Refusal
 from nimbus_server.ingest.props import encode_all_props
 from nimbus_server.times import read_plain_utc
 
@@ -27,13 +28,16 @@ _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")
 
 
 class Rejected(NamedTuple):
-    """A record that can't be stored, and why; `line` and `raw` as in Record."""
+    """A record that can't be stored, and why; `line` and `raw` as in Record, the others as in UnreadableError."""
 
     line: int
     raw: bytes
     field: str
     reason: Reason
     message: str
+    lines: int
+    whole: bool
+    to_end: bool
 
 
 def decode_records(
@@ -46,8 +50,16 @@ def decode_records(
     """
     origin = Origin(received_at, received_at, bytes(identity.PREFIX_BYTES), repeatable=True, ts_min=ts_min)
     batch = decode(records, origin, partial(_read, file), first)
-    refused = ((records[r.index - first], r) for r in batch.refusals)
-    return batch.events, [Rejected(record.line, record.raw, r.field, r.reason, r.message) for record, r in refused]
+    return batch.events, [_rejected(records[refusal.index - first], refusal) for refusal in batch.refusals]
+
+
+def _rejected(record: Record, refusal: Refusal) -> Rejected:
+    line, raw, content = record
+    if isinstance(content, UnreadableError):
+        extent = content.lines, content.whole, content.to_end
+    else:
+        extent = raw.count(b"\n") + 1, len(raw) <= LINE_BYTES_MAX, False
+    return Rejected(line, raw, refusal.field, refusal.reason, refusal.message, *extent)
 
 
 def _read(file: str, first: int, records: Sequence[Record], origin: Origin) -> list[NewEvent]:

@@ -1,4 +1,7 @@
-"""The process that reads and decodes files. Its input are the pickled arguments of blocks_of, its output the blocks.
+"""The process that reads and decodes.
+
+Its argument is the descriptor of a pipe with the pickled arguments of blocks_of, its output are the blocks. Standard
+input, and what else its parent was given, may be among what it reads.
 
 It imports what it needs and no more, and has no part in what the process that starts it has imported: it would take
 half a second to begin.
@@ -11,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from threading import Thread
 from typing import BinaryIO
 
 from nimbus_server.clock import now
@@ -24,7 +28,9 @@ def main() -> None:
         signal.signal(asks, signal.SIG_IGN)
     # Tens of thousands of events live at a time, and none in a cycle.
     gc.disable()
-    sources, retention_days = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
+    task = os.fdopen(int(sys.argv[1]), "rb")
+    sources, retention_days = pickle.load(task)  # noqa: S301 - from the process that started this one
+    Thread(target=_end_with_parent, args=(task.fileno(),), daemon=True).start()
     with suppress(BrokenPipeError), os.fdopen(sys.stdout.fileno(), "wb") as output:
         _write(output, sources, retention_days)
 
@@ -35,12 +41,16 @@ def _write(output: BinaryIO, sources: Sequence[Source], retention_days: int | No
             for block in blocks_of(source, now, retention_days):
                 pickle.dump(block, output, pickle.HIGHEST_PROTOCOL)
                 output.flush()
-    except BrokenPipeError:
-        raise
-    except (FileDamagedError, OSError) as error:
-        pickle.dump(FileDamagedError(str(error)), output)
+    except FileDamagedError as error:
+        pickle.dump(error, output)
     else:
         pickle.dump(None, output)
+
+
+def _end_with_parent(task: int) -> None:
+    """Wait for the end of the task's pipe, which comes when the parent has died: an idle input would not tell."""
+    os.read(task, 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

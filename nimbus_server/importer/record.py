@@ -26,3 +26,17 @@ new_record = partial(tuple.__new__, Record)
 def unparsable(message: str) -> EventRefusedError:
     """The refusal of a record that is no event at all."""
     return EventRefusedError("", Reason.REQUEST_UNPARSABLE, message)
+
+
+class UnreadableError(EventRefusedError):
+    """The refusal of lines in which no event can be found.
+
+    `lines` is how many they are, `whole` whether the record has all of their text, `to_end` whether they are all that
+    follows in the file.
+    """
+
+    def __init__(self, message: str, lines: int, *, whole: bool, to_end: bool = False) -> None:
+        super().__init__("", Reason.REQUEST_UNPARSABLE, message)
+        self.lines = lines
+        self.whole = whole
+        self.to_end = to_end

@@ -18,11 +18,15 @@ PASSING = {Reason.STORAGE_UNAVAILABLE, Reason.OVERLOADED, Reason.DEADLINE_EXCEED
 
 @dataclass(slots=True)
 class Progress:
-    """What became of the records so far; `last` is the block that was done last."""
+    """What became of the records so far; `refused_lines` are those of the file that were refused with them.
+
+    `last` is the block that was done last.
+    """
 
     stored: int = 0
     there_already: int = 0
     refused: int = 0
+    refused_lines: int = 0
     last: Block | None = None
 
 
@@ -48,6 +52,7 @@ async def import_blocks(
         progress.stored += stored
         progress.there_already += len(events) - stored
         progress.refused += len(block.rejected)
+        progress.refused_lines += sum(rejected.lines for rejected in block.rejected)
         progress.last = block
         done(block)
 

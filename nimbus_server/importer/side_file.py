@@ -1,5 +1,7 @@
 """What could not be stored, in files beside those that it comes from."""
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,15 +10,17 @@ from typing import BinaryIO, Self
 import orjson
 
 from nimbus_server.errors import StartupError
+from nimbus_server.importer.names import printable
 from nimbus_server.importer.source import Block, Source
 
 SUFFIX = ".rejected.jsonl"
 
 
 class SideFiles:
-    """One for each file, or one for all; each is made when something goes into it.
+    """One for each source, or one for all; each is made when something goes into it.
 
-    A line is a JSON object: `file`, `line`, `field` (empty where it is the whole line), `reason`, `message`, `text`.
+    A line is a JSON object: `file`, `line` and `lines` (the number of the first one, and how many), `field` (empty
+    where it is the whole line), `reason`, `message`, `text`, and `text_cut` where the text has more than is kept of it.
     """
 
     def __init__(self, sources: Sequence[Source], one_for_all: Path | None) -> None:
@@ -24,11 +28,20 @@ class SideFiles:
         self.written: list[Path] = []
         self._one_for_all = one_for_all
         self._open: dict[Path, BinaryIO] = {}
-        paths = [self._path(source) for source in sources]
-        for path in paths:
-            if any(path.resolve() == source.path.resolve() for source in sources):
-                raise StartupError(f"{path} holds what an import refuses, so it can't be imported in the same run.")
-        for path in paths:
+        inodes = {source.inode for source in sources}
+        earlier: list[Path] = []
+        for path in map(self._path, sources):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) in inodes:
+                raise StartupError(
+                    f"{printable(path)} holds what an import refuses, so it can't be imported in the same run."
+                )
+            if stat.S_ISREG(status.st_mode):
+                earlier.append(path)
+        for path in earlier:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -50,18 +63,20 @@ class SideFiles:
         path = self._path(block.source)
         records = [
             {
-                "file": block.source.path.name,
+                "file": _encodable(block.source.name.name),
                 "line": rejected.line,
-                "field": _printable(rejected.field),
+                "lines": rejected.lines,
+                "field": _encodable(rejected.field),
                 "reason": rejected.reason,
-                "message": rejected.message,
+                "message": _encodable(rejected.message),
                 "text": rejected.raw.decode(errors="backslashreplace"),
+                **({} if rejected.whole else {"text_cut": True}),
             }
             for rejected in block.rejected
         ]
         try:
             if path not in self._open:
-                self._open[path] = path.open("wb")
+                self._open[path] = _open(path)
                 self.written.append(path)
             self._open[path].writelines(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
             self._open[path].flush()
@@ -69,14 +84,21 @@ class SideFiles:
             raise _not_writable(path, error) from None
 
     def _path(self, source: Source) -> Path:
-        return self._one_for_all or source.path.with_name(source.path.name + SUFFIX)
+        return self._one_for_all or source.name.with_name(source.name.name + SUFFIX)
 
 
-def _printable(text: str) -> str:
+def _open(path: Path) -> BinaryIO:
+    """Open it for writing. A pipe that nobody reads raises OSError: to wait for a reader could not be stopped."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
+
+
+def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
 def _not_writable(path: Path, error: OSError) -> StartupError:
     return StartupError(
-        f"{path}, for what is refused, can't be written: {error.strerror}. Name another with --rejected."
+        f"{printable(path)}, for what is refused, can't be written: {error.strerror}. Name another with --rejected."
     )

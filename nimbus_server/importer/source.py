@@ -1,19 +1,22 @@
-"""A file with history: its form, its name in identities, and its events in blocks."""
+"""What is imported: its form, its name in identities, and its events in blocks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from itertools import islice
+from math import inf
 from pathlib import Path
+from time import monotonic
 
 from nimbus_server.clock import DAY, Clock, micros
-from nimbus_server.errors import StartupError
 from nimbus_server.importer.columns import Columns
-from nimbus_server.importer.csv_rows import HeaderError, read_csv
+from nimbus_server.importer.csv_reader import HeaderError
+from nimbus_server.importer.csv_rows import read_csv
 from nimbus_server.importer.decode import Rejected, decode_records
 from nimbus_server.importer.json_lines import read_json_lines
 from nimbus_server.importer.lines import Lines
+from nimbus_server.importer.names import printable, without_gz
 from nimbus_server.importer.record import Record
 from nimbus_server.ingest.event import TS_MIN, NewEvent
 
@@ -21,6 +24,8 @@ from nimbus_server.ingest.event import TS_MIN, NewEvent
 BLOCK_RECORDS = 8000
 SOME_RECORDS = 50
 BLOCK_BYTES = 8 * 1024 * 1024
+# Where a pipe gives less, what it has given is stored after so long.
+BLOCK_SECONDS = 1.0
 
 
 class FileDamagedError(Exception):
@@ -35,21 +40,28 @@ class Format(StrEnum):
 
 
 SUFFIXES = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JSONL, ".csv": Format.CSV}
-_READERS: dict[Format, Callable[[Lines], Iterator[Record]]] = {Format.JSONL: read_json_lines, Format.CSV: read_csv}
+READERS: dict[Format, Callable[[Lines], Iterator[Record]]] = {Format.JSONL: read_json_lines, Format.CSV: read_csv}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to import, of `size` bytes. A compressed file has the `identity` that it has uncompressed."""
+    """A file or pipe to import, or standard input where it has no `path`.
 
-    path: Path
+    `name` is what it is called: of a file, its path. `size` is in bytes, None where that is not known. `once` says that
+    it can't be read again, and `inode` is the same for what is the same.
+    """
+
+    path: Path | None
+    name: Path
     format: Format
-    size: int
+    size: int | None
+    once: bool
+    inode: tuple[int, int]
 
     @property
     def identity(self) -> str:
-        """What stands for the file in the identities of its lines."""
-        return _without_gz(self.path)
+        """What stands for it in the identities of its lines. A compressed file has the one that it has uncompressed."""
+        return without_gz(self.name)
 
 
 @dataclass(frozen=True)
@@ -74,50 +86,42 @@ class Block:
         return self.columns.events()
 
 
-def find_source(path: Path, form: Format | None) -> Source:
-    """The file, of the form that its suffix tells where none is given.
-
-    Raises StartupError where it can't be read, its form is not known, or its header is wrong.
-    """
-    if not path.exists():
-        raise StartupError(f"{path} can't be read: No such file or directory.")
-    form = form or SUFFIXES.get(Path(_without_gz(path)).suffix.lower())
-    if form is None:
-        raise StartupError(f"{path}: say with --format whether this is jsonl or csv; its name does not tell.")
-    source = Source(path, form, path.stat().st_size)
-    try:
-        with Lines(path) as lines:
-            next(_READERS[form](lines), None)
-    except OSError as error:
-        raise StartupError(f"{path} can't be read: {error.strerror}.") from None
-    except HeaderError as error:
-        raise StartupError(f"The header of {path} is wrong: {error}.") from None
-    return source
-
-
 def blocks_of(source: Source, clock: Clock, retention_days: int | None) -> Iterator[Block]:
-    """The file from its beginning.
+    """What there is, from its beginning.
 
-    Raises FileDamagedError after the last block that can be read, and OSError where the file is gone.
+    Raises FileDamagedError, after the last block that can be read, where it can't be read to its end.
     """
-    with Lines(source.path) as lines:
-        records = _READERS[source.format](lines)
-        while block := _read_block(source, lines, records, clock, retention_days):
-            yield block
-        if lines.damage is not None:
-            raise FileDamagedError(f"{source.path} can't be read after line {lines.number}: {lines.damage}.")
+    shown = printable(source.name)
+    try:
+        with Lines(source.path) as lines:
+            records = READERS[source.format](lines)
+            while block := _read_block(source, lines, records, clock, retention_days):
+                yield block
+    except OSError as error:
+        raise FileDamagedError(f"{shown} can't be read: {error.strerror}.") from None
+    except HeaderError as error:
+        raise FileDamagedError(f"The header of {shown} is wrong: {error}.") from None
+    if lines.damage is not None:
+        raise FileDamagedError(f"{shown} can't be read after line {lines.number:,}: {lines.damage}.")
+    if source.size is not None and lines.position < source.size:
+        raise FileDamagedError(f"{shown} has become shorter while it was read, and ends after line {lines.number:,}.")
 
 
 def _read_block(
     source: Source, lines: Lines, records: Iterator[Record], clock: Clock, retention_days: int | None
 ) -> Block | None:
-    """The next records; few where they are long."""
-    now = micros(clock())
-    ts_min = TS_MIN if retention_days is None else max(TS_MIN, now - retention_days * DAY)
+    """The next records; few where they are long, or come slowly."""
     events: list[NewEvent] = []
     rejected: list[Rejected] = []
     count = size = last_line = 0
-    while count < BLOCK_RECORDS and size < BLOCK_BYTES and (some := list(islice(records, SOME_RECORDS))):
+    ends = inf
+    while count < BLOCK_RECORDS and size < BLOCK_BYTES and monotonic() < ends:
+        if not (some := list(islice(records, SOME_RECORDS))):
+            break
+        if not count:
+            ends = monotonic() + BLOCK_SECONDS
+            now = micros(clock())
+            ts_min = TS_MIN if retention_days is None else max(TS_MIN, now - retention_days * DAY)
         valid, refused = decode_records(some, source.identity, now, ts_min, count)
         events += valid
         rejected += refused
@@ -125,7 +129,3 @@ def _read_block(
         size += sum([len(record.raw) for record in some])
         last_line = some[-1].line
     return Block(source, Columns.of(events), rejected, count, last_line, lines.position, now) if count else None
-
-
-def _without_gz(path: Path) -> str:
-    return path.stem if path.suffix.lower() == ".gz" else path.name

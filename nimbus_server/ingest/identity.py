@@ -52,8 +52,8 @@ def fresh(at: int) -> bytes:
 
 
 def of_file_line(file: str, number: int, line: bytes) -> bytes:
-    """The identity of an event that a line of a file gives."""
-    return _uuid8(f"line:{len(file)}:{file}:{number}:".encode() + line)
+    """The identity of an event that a line of a file gives. The file's name may hold bytes that are not UTF-8."""
+    return _uuid8(f"line:{len(file)}:{file}:{number}:".encode(errors="surrogateescape") + line)
 
 
 def of_source(name: str) -> bytes:

@@ -5,119 +5,23 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import orjson
 import psutil
-import psycopg
 import pytest
 import requests
-from conftest import ENVIRONMENT, Account, Stack, new_account
-from typer.testing import CliRunner
+from conftest import Account, Stack, new_account
+from importing import SECONDS_MAX, at_once, command, holds_once, listed, run, stored, wait_until_stored, write
 
-from nimbus_server.cli import app
-
-START = datetime(2021, 1, 31, tzinfo=UTC)
-SECONDS_MAX = 100
 MANY = 40_000
-
-
-def command(stack: Stack, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("NIMBUS_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "nimbus_server", "import", "--data-dir", str(stack.data_dir), *map(str, arguments)],
-        env={**clean, **ENVIRONMENT, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(stack: Stack, *arguments: object, **environment: str) -> tuple[int, str]:
-    """Exit status and what it said."""
-    running = command(stack, *arguments, **environment)
-    said, errors = running.communicate(timeout=SECONDS_MAX)
-    assert "Traceback" not in said + errors, errors
-    return running.returncode, said + errors
-
-
-def at_once(stack: Stack, *arguments: object, **environment: str) -> tuple[int, str]:
-    """As `run` of what fails before it begins, without a process."""
-    clean = dict.fromkeys(name for name in os.environ if name.startswith("NIMBUS_"))
-    ran = CliRunner().invoke(
-        app,
-        ["import", "--data-dir", str(stack.data_dir), *map(str, arguments)],
-        env={**clean, **ENVIRONMENT, **environment},
-    )
-    assert isinstance(ran.exception, SystemExit), ran.exception
-    return ran.exit_code, ran.output
-
-
-def write(path: Path, count: int) -> Path:
-    """As many events over three months, not in the order of their times."""
-    events = (
-        {
-            "name": "ab"[n % 2],
-            "ts": START + timedelta(minutes=n * 7919 % 100_000),
-            "user_id": f"u{n % 10}",
-            "props": {"n": n},
-        }
-        for n in range(count)
-    )
-    path.write_bytes(b"".join(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE) for event in events))
-    return path
 
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of MANY events: ten commits."""
     return write(tmp_path_factory.mktemp("many") / "history.jsonl", MANY)
-
-
-def stored(stack: Stack, project_id: str) -> list[tuple[int, Any]]:
-    """Position and `n` of every event, in the order of positions."""
-    with psycopg.connect(stack.dsn()) as connection:
-        query = "SELECT seq, props->'n' FROM events WHERE project_id = %s ORDER BY seq"
-        return connection.execute(query, (project_id,)).fetchall()
-
-
-def holds_once(stack: Stack, project_id: str, count: int) -> None:
-    """The first `count` events once each, in order, counted."""
-    assert stored(stack, project_id) == [(n + 1, n) for n in range(count)]
-    with psycopg.connect(stack.dsn()) as connection:
-        different = connection.execute(
-            "SELECT * FROM (SELECT date_trunc('minute', ts) AS minute, name, count(*) FROM events "
-            "WHERE project_id = %(p)s GROUP BY 1, 2) AS recount "
-            "FULL JOIN (SELECT minute, name, count FROM event_counts WHERE project_id = %(p)s) AS counted "
-            "USING (minute, name, count) WHERE recount IS NULL OR counted IS NULL",
-            {"p": project_id},
-        ).fetchall()
-    assert different == []
-
-
-def wait_until_stored(stack: Stack, project_id: str, count: int, running: subprocess.Popen[str]) -> None:
-    with psycopg.connect(stack.dsn(), autocommit=True) as connection:
-        query = "SELECT last_seq FROM streams WHERE project_id = %s"
-        while running.poll() is None:
-            row = connection.execute(query, (project_id,)).fetchone()
-            assert row is not None
-            if row[0] >= count:
-                return
-
-
-def listed(account: Account, **query: str) -> list[dict[str, Any]]:
-    found = requests.get(
-        f"{account.url}/v1/events", params={"project_id": account.project_id, **query}, headers=account.bearer
-    )
-    assert found.status_code == 200, found.text
-    events: list[dict[str, Any]] = found.json()["items"]
-    return events
 
 
 def test_history_can_be_listed_and_a_second_run_adds_nothing(stack: Stack, account: Account, tmp_path: Path) -> None:
@@ -272,7 +176,7 @@ def test_what_can_not_begin_says_why(stack: Stack, account: Account, tmp_path: P
     assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL="nonsense"), ["NIMBUS_DATABASE_URL"])
     assert failed(at_once(stack, *project, path, NIMBUS_DATABASE_URL=stack.dsn("postgres")), ["nimbus migrate"])
     assert failed(at_once(stack, *project, path, tmp_path / "gone.jsonl"), ["gone.jsonl", "No such file"])
-    assert failed(at_once(stack, *project, tmp_path), ["--format"])
+    assert failed(at_once(stack, *project, tmp_path), ["folder", str(tmp_path)])
     assert failed(at_once(stack, *project, "--format", "csv", path), ["header", "history.jsonl"])
     assert stored(stack, account.project_id) == []
     assert at_once(stack, path)[0] == 2

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import os
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ from nimbus_server.clock import moment, now
 from nimbus_server.errors import StartupError
 from nimbus_server.importer import source as source_module
 from nimbus_server.importer.decode import Rejected
+from nimbus_server.importer.files import find_source
 from nimbus_server.importer.lines import LINE_BYTES_MAX
-from nimbus_server.importer.source import Block, FileDamagedError, Format, blocks_of, find_source
+from nimbus_server.importer.source import Block, FileDamagedError, Format, blocks_of
 from nimbus_server.ingest.copy_rows import NULL
 from nimbus_server.ingest.event import NewEvent
 
@@ -170,7 +172,6 @@ def test_a_cell_may_have_line_ends_and_its_row_the_number_of_its_first_line(tmp_
     [
         ("n", "", "REQUEST_UNPARSABLE"),
         (f"n,{TS},,,", "", "REQUEST_UNPARSABLE"),
-        (f'"n"x,{TS},,', "", "REQUEST_UNPARSABLE"),
         (f"n,{TS},[],", "props", "FIELD_INVALID"),
         (f"n,{TS},{{,", "props", "FIELD_INVALID"),
         (f'n,{TS},"{{""x"": 1}}",2', "props", "FIELD_INVALID"),
@@ -241,3 +242,42 @@ def test_what_comes_before_damage_is_read(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="No such file"):
         find_source(tmp_path / "a.csv", None)
+
+
+def test_a_file_that_grows_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD + b"\n")
+    found = find_source(path, None)
+    path.write_bytes((GOOD + b"\n") * 2)
+    assert sum(len(block.events) for block in blocks_of(found, now, None)) == 2
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_file_that_has_become_shorter_was_not_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [GOOD + b"\n", (GOOD + b"\n") * 2]
+    shorter, longer = map(gzip.compress, lines) if zipped else lines
+    path.write_bytes(longer)
+    found = find_source(path, None)
+    assert [len(block.events) for block in blocks_of(found, now, None)] == [2]
+    path.write_bytes(shorter)
+    with pytest.raises(
+        FileDamagedError, match=r"a\.jsonl has become shorter while it was read, and ends after line 1\."
+    ):
+        list(blocks_of(found, now, None))
+    path.unlink()
+    with pytest.raises(FileDamagedError, match=r"a\.jsonl can't be read: No such file or directory\."):
+        list(blocks_of(found, now, None))
+
+
+def test_a_name_that_is_not_utf_8_makes_identities_too(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"\xe9.jsonl", b"\xe8.jsonl", "é.jsonl".encode())]
+    assert len({events(tmp_path / name, GOOD)[0].id for name in names}) == 3
+    path = tmp_path / os.fsdecode(b"\xe9\n.jsonl")
+    with pytest.raises(StartupError, match=r"/\\xe9\\n\.jsonl can't be read"):
+        find_source(path, None)
+
+
+def test_a_line_of_json_that_is_cut_says_so(tmp_path: Path) -> None:
+    long, short = rejected(tmp_path / "a.jsonl", b"[" * (LINE_BYTES_MAX + 1) + b"\n[")
+    assert [(r.lines, r.whole) for r in (long, short)] == [(1, False), (1, True)]

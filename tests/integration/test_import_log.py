@@ -23,9 +23,10 @@ from nimbus_server.clock import micros, now
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.events.store import LoggedEvent
 from nimbus_server.importer import source as source_module
+from nimbus_server.importer.files import find_source
 from nimbus_server.importer.reader import read_blocks
 from nimbus_server.importer.run import Progress, import_blocks
-from nimbus_server.importer.source import Block, FileDamagedError, blocks_of, find_source
+from nimbus_server.importer.source import Block, FileDamagedError, blocks_of
 from nimbus_server.importer.target import with_database
 from nimbus_server.ingest.commit import Append
 from nimbus_server.ingest.store import EventLog
