@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 from server_sent_events import opened, path_of
 from surface import RPCS
 from tailing import local, run
-from test_import_command import run as run_import
+from importing import run as run_import
 from transports import over_native_grpc, over_rest
 
 from nimbus.v1 import event_service_pb2 as pb

@@ -19,7 +19,7 @@ from conftest import ENVIRONMENT, STOPS_AT_ONCE, Account, Stack, new_account
 from credentials import machine
 from psycopg import sql
 from surface import RPCS
-from test_import_command import run as run_import
+from importing import run as run_import
 from transports import over_rest, send
 
 INGEST, LIST, METRICS = (

@@ -7,7 +7,7 @@ from conftest import Account, Stack
 from credentials import machine, person
 from outcomes import rest_failure
 from surface import ROUTES, RPCS, Route
-from test_import_command import run as run_import
+from importing import run as run_import
 from transports import over_edge_grpc, over_grpc, over_native_grpc, over_rest, send
 
 from nimbus.v1 import event_service_pb2 as pb

@@ -13,7 +13,7 @@ from outcomes import Answer, rest_failure
 from sockets import socket_at
 from surface import RPCS
 from tailing import local, run
-from test_import_command import run as run_import
+from importing import run as run_import
 from transports import over_rest, send
 
 from nimbus_server.errors import Reason
