@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.text import Text
 
 from nimbus_server.importer.source import Block
+from nimbus_server.terminal import visible
 
 
 class Bar:
@@ -50,13 +51,15 @@ class Bar:
             self._file_begins += self._last.source.size
         self._last = block
         self._progress.update(
-            self._bytes, completed=self._file_begins + block.position, description=block.source.path.name
+            self._bytes,
+            completed=self._file_begins + block.position,
+            description=visible(block.source.path.name, self._console.encoding),
         )
         self._progress.advance(self._rows, block.records)
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text, self._console.encoding), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-import typer
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.importer.bar import Bar
@@ -24,6 +23,7 @@ from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.settings import Settings
+from nimbus_server.terminal import say
 
 DONE, NOT_ALL = 0, 1
 # As shells have it for a program that SIGINT ended.
@@ -51,8 +51,8 @@ async def import_files(
             work = asyncio.create_task(_import(settings, project_id, sources, progress, bar, side_files))
             status, ending = await _ended(work, progress)
         if ending:
-            typer.echo(ending, err=True)
-        typer.echo(_summary(progress, side_files))
+            say(ending, err=True)
+        say(_summary(progress, side_files))
     return status
 
 
