@@ -1,5 +1,5 @@
 """`python -m nimbus_server` is the `nimbus` command."""
 
-from nimbus_server.cli import app
+from nimbus_server.cli import main
 
-app()
+main()

@@ -17,6 +17,7 @@ from rich.table import Table
 from nimbus_server import settings as settings_module
 from nimbus_server.errors import StartupError
 from nimbus_server.settings import PREFIX, Settings
+from nimbus_server.terminal import escape_what_has_no_encoding, say, visible
 
 app = typer.Typer(
     help="Event analytics that you run yourself. Settings are NIMBUS_* variables: `nimbus config` shows them.",
@@ -36,6 +37,12 @@ HttpPort = Annotated[
     int | None, typer.Option(help="REST, gRPC, gRPC-web and /docs; 0 for a free one.", show_default="8000")
 ]
 GrpcPort = Annotated[int | None, typer.Option(help="Native gRPC; 0 for a free one.", show_default="50051")]
+
+
+def main() -> None:
+    """Run the command that the arguments of this process name."""
+    escape_what_has_no_encoding()
+    app()
 
 
 @app.command()
@@ -93,10 +100,10 @@ def migrate(
     dsn = settings.database_url.get_secret_value()
     if status:
         for name, applied in _run(lambda: migrations.status(dsn)):
-            typer.echo(f"{'applied' if applied else 'MISSING'}  {name}")
+            say(f"{'applied' if applied else 'MISSING'}  {name}")
         return
     applied_now = _run(lambda: migrations.migrate(dsn))
-    typer.echo(f"Applied {', '.join(applied_now)}." if applied_now else "Nothing to apply.")
+    say(f"Applied {', '.join(applied_now)}." if applied_now else "Nothing to apply.")
 
 
 @app.command("import")
@@ -195,16 +202,20 @@ def config(
 ) -> None:
     """Show the settings in force, secrets masked."""
     if new_secrets:
-        typer.echo(f"NIMBUS_JWT_SECRET={random.token_urlsafe(48)}\nNIMBUS_SECRET_KEYS={Fernet.generate_key().decode()}")
+        say(f"NIMBUS_JWT_SECRET={random.token_urlsafe(48)}\nNIMBUS_SECRET_KEYS={Fernet.generate_key().decode()}")
         return
     settings = _load()
+    console = Console(markup=False, emoji=False)
     table = Table("variable", "value", "from", "meaning", box=None)
     for name, field in Settings.model_fields.items():
         source = "environment" if name in settings.model_fields_set else "default"
-        table.add_row(PREFIX + name.upper(), _masked(getattr(settings, name)), source, field.description)
-    Console(width=None if Console().is_terminal else 200).print(table)
+        value = visible(_masked(getattr(settings, name)), console.encoding)
+        table.add_row(PREFIX + name.upper(), value, source, field.description)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
     for name in settings_module.unknown_variables():
-        typer.echo(f"{name} is set, but means nothing to this version.", err=True)
+        say(f"{name} is set, but means nothing to this version.", err=True)
 
 
 @app.command()
@@ -291,7 +302,7 @@ def version() -> None:
     """Print the version."""
     from nimbus_server.version import VERSION
 
-    typer.echo(VERSION)
+    say(VERSION)
 
 
 @envoy_app.command()
@@ -308,7 +319,11 @@ def render(
     from nimbus_server.local import envoy
 
     settings = _load(http_port=http_port, bind_address=bind_address)
-    typer.echo(envoy.render(settings, envoy.Sockets(socket, websocket_socket or [], admin_socket)))
+    try:
+        rendered = envoy.render(settings, envoy.Sockets(socket, websocket_socket or [], admin_socket))
+    except StartupError as error:
+        _fail(str(error))
+    typer.echo(rendered)
 
 
 def _load(**overrides: object) -> Settings:
@@ -326,7 +341,7 @@ def _run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _fail(sentence: str) -> NoReturn:
-    typer.echo(sentence, err=True)
+    say(sentence, err=True)
     raise typer.Exit(1)
 
 

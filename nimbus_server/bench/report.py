@@ -35,7 +35,7 @@ class Sheet:
         if markdown:
             print(self.markdown())  # noqa: T201
             return
-        console = Console(highlight=False, markup=False, width=None if Console().is_terminal else 200)
+        console = Console(highlight=False, markup=False, emoji=False, width=None if Console().is_terminal else 200)
         table = Table(title=self.title, title_justify="left")
         for column in self.columns:
             table.add_column(column, justify="right" if column in self.numbers else "left", overflow="fold")

@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from nimbus_server.importer.names import printable
 from nimbus_server.importer.source import Block
+from nimbus_server.terminal import visible
 
 
 class Bar:
@@ -67,13 +67,15 @@ class Bar:
             self._begins += self._last.position if self._last.source.size is None else self._last.source.size
         self._last = block
         self._progress.update(
-            self._bytes, completed=self._begins + block.position, description=printable(block.source.name.name)
+            self._bytes,
+            completed=self._begins + block.position,
+            description=visible(block.source.name.name, self._console.encoding),
         )
         self._progress.advance(self._rows, block.records)
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text, self._console.encoding), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

@@ -10,12 +10,10 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-import typer
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.importer.bar import Bar
 from nimbus_server.importer.files import find_sources
-from nimbus_server.importer.names import printable
 from nimbus_server.importer.reader import read_blocks
 from nimbus_server.importer.run import Progress, import_blocks
 from nimbus_server.importer.side_file import SideFiles
@@ -26,6 +24,7 @@ from nimbus_server.ingest.store import EventLog
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.settings import Settings
+from nimbus_server.terminal import say, visible
 
 DONE, NOT_ALL = 0, 1
 # As shells have it for a program that SIGINT ended.
@@ -65,8 +64,8 @@ async def _import_sources(
             again = AGAIN_ONCE if any(source.once for source in sources) else AGAIN
             status, ending = await _ended(work, progress, again)
         if ending:
-            typer.echo(ending, err=True)
-        typer.echo(_summary(progress, side_files))
+            say(ending, err=True)
+        say(_summary(progress, side_files))
     return status
 
 
@@ -78,7 +77,7 @@ async def _import(
         bar.move(block)
         for rejected in block.rejected:
             if rejected.to_end:
-                bar.say(printable(f"{block.source.name}: {rejected.message}"))
+                bar.say(visible(f"{block.source.name}: {rejected.message}"))
 
     def away() -> None:
         bar.say("The database can't be reached. Trying again ...")
@@ -114,14 +113,18 @@ async def _ended(work: asyncio.Task[None], progress: Progress, again: str) -> tu
 def _place(progress: Progress) -> str:
     if progress.last is None:
         return "at the beginning"
-    return f"after line {progress.last.last_line:,} of {printable(progress.last.source.name)}"
+    return f"after line {progress.last.last_line:,} of {visible(str(progress.last.source.name))}"
 
 
 def _summary(progress: Progress, side_files: SideFiles) -> str:
     told = f"{progress.stored:,} events stored, {progress.there_already:,} there already, {progress.refused:,} refused"
     if progress.refused_lines != progress.refused:
         told += f" ({progress.refused_lines:,} lines)"
-    return f"{told}: see {', '.join(map(printable, side_files.written))}" if side_files.written else f"{told}."
+    return (
+        f"{told}: see {', '.join(visible(str(path)) for path in side_files.written)}"
+        if side_files.written
+        else f"{told}."
+    )
 
 
 def _silence() -> None:

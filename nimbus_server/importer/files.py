@@ -10,8 +10,9 @@ from pathlib import Path
 from nimbus_server.errors import StartupError
 from nimbus_server.importer.csv_reader import HeaderError
 from nimbus_server.importer.lines import STANDARD_INPUT, Lines
-from nimbus_server.importer.names import default_name, is_unnamed, printable, without_gz
+from nimbus_server.importer.names import default_name, is_unnamed, without_gz
 from nimbus_server.importer.source import READERS, SUFFIXES, Format, Source
+from nimbus_server.terminal import visible
 
 
 def find_sources(given: Sequence[str], form: Format | None, names: Sequence[str] = ()) -> list[Source]:
@@ -90,7 +91,7 @@ def _status(path: Path | None) -> os.stat_result:
 
 def _look_into(source: Source) -> None:
     """Read the first record of a file. Raises StartupError where that can't be done."""
-    shown = printable(source.name)
+    shown = visible(str(source.name))
     try:
         with Lines(source.path) as lines:
             next(READERS[source.format](lines), None)
@@ -102,9 +103,9 @@ def _look_into(source: Source) -> None:
 
 def _why(path: Path | None, error: OSError) -> str | None:
     if path is not None and isinstance(error, FileNotFoundError) and path.is_symlink():
-        return f"it is a link to {printable(path.readlink())}, which is not there"
+        return f"it is a link to {visible(str(path.readlink()))}, which is not there"
     return error.strerror
 
 
 def _shown(path: Path | None) -> str:
-    return printable(path) if path else "Standard input"
+    return visible(str(path)) if path else "Standard input"

@@ -21,17 +21,3 @@ def default_name(number: int) -> Path:
 def without_gz(path: Path) -> str:
     """The name without its folder, as it is uncompressed."""
     return path.stem if path.suffix.lower() == ".gz" else path.name
-
-
-def printable(name: Path | str) -> str:
-    """The name on one line of a terminal: what is no UTF-8, or no visible character, is escaped."""
-    text = str(name)
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    if character.isprintable():
-        return character
-    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()

@@ -10,8 +10,8 @@ from typing import BinaryIO, Self
 import orjson
 
 from nimbus_server.errors import StartupError
-from nimbus_server.importer.names import printable
 from nimbus_server.importer.source import Block, Source
+from nimbus_server.terminal import visible
 
 SUFFIX = ".rejected.jsonl"
 
@@ -37,7 +37,7 @@ class SideFiles:
                 continue
             if (status.st_dev, status.st_ino) in inodes:
                 raise StartupError(
-                    f"{printable(path)} holds what an import refuses, so it can't be imported in the same run."
+                    f"{visible(str(path))} holds what an import refuses, so it can't be imported in the same run."
                 )
             if stat.S_ISREG(status.st_mode):
                 earlier.append(path)
@@ -100,5 +100,5 @@ def _encodable(text: str) -> str:
 
 def _not_writable(path: Path, error: OSError) -> StartupError:
     return StartupError(
-        f"{printable(path)}, for what is refused, can't be written: {error.strerror}. Name another with --rejected."
+        f"{visible(str(path))}, for what is refused, can't be written: {error.strerror}. Name another with --rejected."
     )

@@ -16,9 +16,10 @@ from nimbus_server.importer.csv_rows import read_csv
 from nimbus_server.importer.decode import Rejected, decode_records
 from nimbus_server.importer.json_lines import read_json_lines
 from nimbus_server.importer.lines import Lines
-from nimbus_server.importer.names import printable, without_gz
+from nimbus_server.importer.names import without_gz
 from nimbus_server.importer.record import Record
 from nimbus_server.ingest.event import TS_MIN, NewEvent
+from nimbus_server.terminal import visible
 
 # What one commit takes: about 70 ms, for which others who append to the project wait.
 BLOCK_RECORDS = 8000
@@ -91,7 +92,7 @@ def blocks_of(source: Source, clock: Clock, retention_days: int | None) -> Itera
 
     Raises FileDamagedError, after the last block that can be read, where it can't be read to its end.
     """
-    shown = printable(source.name)
+    shown = visible(str(source.name))
     try:
         with Lines(source.path) as lines:
             records = READERS[source.format](lines)

@@ -1,5 +1,6 @@
 """Which database an import goes to."""
 
+import os
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -26,6 +27,6 @@ def with_database(settings: Settings) -> Settings:
                 f"No Nimbus runs on the data folder {folder.root}. Start it with `nimbus up`, name another with "
                 "--data-dir, or set NIMBUS_DATABASE_URL."
             )
-        home = quote(str(folder.postgres), safe="")
+        home = quote(os.fsencode(folder.postgres), safe="")
         url = SecretStr(f"postgresql:///{DATABASE}?host={home}&port={POSTGRES_PORT}&user={USER}")
     return settings.model_copy(update={"database_url": url, "db_pool_size": CONNECTIONS, "db_max_overflow": 0})

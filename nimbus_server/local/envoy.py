@@ -1,6 +1,7 @@
 """Renders the one Envoy configuration from `envoy/envoy.yaml.j2`."""
 
 import base64
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Sockets:
 def render(settings: Settings, sockets: Sockets) -> str:
     """The configuration as YAML.
 
-    Raises StartupError where a part of the installation is missing.
+    Raises StartupError where a part of the installation is missing, or a socket's path is not UTF-8.
     """
     # YAML, not HTML: values go through `tojson`.
     environment = jinja2.Environment(
@@ -116,9 +117,9 @@ def render(settings: Settings, sockets: Sockets) -> str:
     )
     swagger = _swagger_ui()
     return environment.from_string(_part("envoy.yaml.j2").read_text(encoding="utf-8")).render(
-        admin_socket=str(sockets.admin.absolute()),
-        sockets=[str(socket.absolute()) for socket in sockets.workers],
-        websocket_sockets=[str(socket.absolute()) for socket in sockets.websockets],
+        admin_socket=_path(sockets.admin),
+        sockets=[_path(socket) for socket in sockets.workers],
+        websocket_sockets=[_path(socket) for socket in sockets.websockets],
         headers_max=HEADERS_MAX,
         header_bytes_max=HEADER_BYTES_MAX,
         websocket_origins=_websocket_origins(settings.allowed_origins),
@@ -142,6 +143,13 @@ def render(settings: Settings, sockets: Sockets) -> str:
             "script": swagger / "swagger-ui-bundle.js",
         },
     )
+
+
+def _path(socket: Path) -> str:
+    try:
+        return os.fsencode(socket.absolute()).decode()
+    except UnicodeDecodeError:
+        raise StartupError(f"The path {socket} is not UTF-8, as Envoy's configuration is. Choose another.") from None
 
 
 def _websocket_origins(origins: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The gRPC server: Nimbus' services, the standard health service, and reflection."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -77,7 +78,7 @@ class Server:
         """Listen on a Unix socket; one that a dead process left is replaced. Raises StartupError."""
         socket.unlink(missing_ok=True)
         # gRPC reads a URI: a percent sign in the path is not one of its own.
-        self._listen(f"unix:{quote(str(socket.absolute()))}")
+        self._listen(f"unix:{quote(os.fsencode(socket.absolute()))}")
 
     def listen_on_port(self, address: str, port: int) -> None:
         """Listen on a TCP port, shared with other processes that ask for the same. Raises StartupError."""

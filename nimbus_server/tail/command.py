@@ -11,16 +11,16 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
-import typer
 
 from nimbus_client import AsyncSubscription, NimbusError, RetryPolicy
 from nimbus_client.progress import subscribe_request
 from nimbus_server.errors import StartupError
 from nimbus_server.importer.target import with_database
 from nimbus_server.settings import Settings
-from nimbus_server.tail.show import Show, lines_for_people, lines_for_programs, visible
+from nimbus_server.tail.show import Show, lines_for_people, lines_for_programs
 from nimbus_server.tail.source import Source, Streams, local_source, remote_source
 from nimbus_server.tail.store import newest_projects
+from nimbus_server.terminal import say, visible
 from nimbus_server.times import read_time
 
 DONE = 0
@@ -145,16 +145,16 @@ class _Notices:
 
     def on_stream(self, position: int) -> None:
         if not self._connected:
-            typer.echo(f"Watching project {self._project_id} behind position {position}. Ctrl-C ends.", err=True)
+            say(f"Watching project {self._project_id} behind position {position}. Ctrl-C ends.", err=True)
         elif self._away:
-            typer.echo(f"Nimbus is back: going on behind position {position}.", err=True)
+            say(f"Nimbus is back: going on behind position {position}.", err=True)
         self._connected, self._away = True, False
 
     def on_break(self, error: NimbusError) -> None:
         # A server that stops says so, and another one goes on.
         if not self._away and error.reason != "WORKER_UNAVAILABLE":
             self._away = True
-            typer.echo(visible(f"Nimbus is away ({error}). Trying again ..."), err=True)
+            say(visible(f"Nimbus is away ({error}). Trying again ..."), err=True)
 
 
 def moment(text: str, now: datetime) -> datetime:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 import orjson
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nimbus_client import StoredEvent
 from nimbus_server import strict_json
+from nimbus_server.terminal import visible
 
 SEQ_WIDTH = 8
 
@@ -31,13 +32,14 @@ class _Console(Console):
 def lines_for_people() -> Show:
     """Position, time of this machine's zone, name, user and props; cut to the width of a terminal, where it is one."""
     console = _Console(highlight=False, markup=False, emoji=False)
+    ends: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
 
     def show(events: Iterable[StoredEvent]) -> None:
         for event in events:
             if console.is_terminal:
-                console.print(line_of(event), no_wrap=True, overflow="ellipsis")
+                console.print(line_of(event, console.encoding), no_wrap=True, overflow=ends)
             else:
-                console.print(line_of(event), soft_wrap=True)
+                console.print(line_of(event, console.encoding), soft_wrap=True)
 
     return show
 
@@ -53,19 +55,19 @@ def lines_for_programs() -> Show:
     return show
 
 
-def line_of(event: StoredEvent) -> Text:
-    """The line for people."""
+def line_of(event: StoredEvent, encoding: str = "utf-8") -> Text:
+    """The line for people whose terminal has this encoding."""
     at = event.ts.astimezone()
     return Text.assemble(
         (f"{event.seq:>{SEQ_WIDTH}}", "dim"),
         "  ",
         (f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}", "cyan"),
         "  ",
-        (visible(event.name), "bold green"),
+        (visible(event.name, encoding), "bold green"),
         "  ",
-        (visible(event.user_id) if event.user_id else "-", "yellow"),
+        (visible(event.user_id, encoding) if event.user_id else "-", "yellow"),
         "  ",
-        visible(_props_text(event)) if event.props else "",
+        visible(_props_text(event), encoding) if event.props else "",
     )
 
 
@@ -83,11 +85,6 @@ def json_of(event: StoredEvent) -> bytes:
             "received_at": _rfc3339(event.received_at),
         }
     )
-
-
-def visible(text: str) -> str:
-    """The text without what would command a terminal: an event holds whatever somebody sent."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _props_text(event: StoredEvent) -> str:

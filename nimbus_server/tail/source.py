@@ -103,4 +103,4 @@ async def local_source(settings: Settings, project_id: UUID) -> Source:
 
 def _address(socket: Path) -> str:
     # gRPC reads a URI: a percent sign in the path is not one of its own.
-    return f"unix:{quote(str(socket))}"
+    return f"unix:{quote(os.fsencode(socket))}"

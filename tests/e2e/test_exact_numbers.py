@@ -13,10 +13,10 @@ import requests
 from conftest import Account, Stack
 from credentials import machine
 from google.protobuf.struct_pb2 import Struct
+from importing import run as run_import
 from server_sent_events import opened, path_of
 from surface import RPCS
 from tailing import local, run
-from importing import run as run_import
 from transports import over_native_grpc, over_rest
 
 from nimbus.v1 import event_service_pb2 as pb

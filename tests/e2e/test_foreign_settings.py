@@ -17,9 +17,9 @@ import server_sent_events
 import sockets
 from conftest import ENVIRONMENT, STOPS_AT_ONCE, Account, Stack, new_account
 from credentials import machine
+from importing import run as run_import
 from psycopg import sql
 from surface import RPCS
-from importing import run as run_import
 from transports import over_rest, send
 
 INGEST, LIST, METRICS = (

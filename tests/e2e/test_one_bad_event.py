@@ -5,9 +5,9 @@ import json
 import pytest
 from conftest import Account, Stack
 from credentials import machine, person
+from importing import run as run_import
 from outcomes import rest_failure
 from surface import ROUTES, RPCS, Route
-from importing import run as run_import
 from transports import over_edge_grpc, over_grpc, over_native_grpc, over_rest, send
 
 from nimbus.v1 import event_service_pb2 as pb

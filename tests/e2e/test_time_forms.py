@@ -9,11 +9,11 @@ from urllib.parse import quote, quote_plus
 import pytest
 from conftest import Account, Stack, new_account
 from credentials import machine, person
+from importing import run as run_import
 from outcomes import Answer, rest_failure
 from sockets import socket_at
 from surface import RPCS
 from tailing import local, run
-from importing import run as run_import
 from transports import over_rest, send
 
 from nimbus_server.errors import Reason

@@ -8,7 +8,8 @@ import pytest
 from nimbus_client import StoredEvent
 from nimbus_server.errors import StartupError
 from nimbus_server.tail.command import moment
-from nimbus_server.tail.show import json_of, line_of, visible
+from nimbus_server.tail.show import json_of, line_of
+from nimbus_server.terminal import visible
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, 7_000, tzinfo=UTC)
 EVENT = StoredEvent("i", 7, "sign\tup", None, {"n": 2**70, "é": "\x1b\n"}, NOW, None, NOW)
