@@ -30,7 +30,7 @@ from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.notifications import PostgresBus
 from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.postgres.retention import Retention
-from nimbus_server.postgres.session import check_encoding
+from nimbus_server.postgres.session import refuse_unfit
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.projects.service import ProjectService
 from nimbus_server.projects.store import ProjectStore
@@ -124,7 +124,7 @@ class Worker:
             self._gauges.serve(*self._metrics_address)
         if self._at.websocket_socket:
             await self._sockets.start(self._at.websocket_socket)
-        await check_encoding(self._dsn, CONNECT_SECONDS_MAX)
+        await refuse_unfit(self._dsn, CONNECT_SECONDS_MAX)
         await self._database.open()
         await self._server.start()
         # What is here by now stays: the collector need not look at it again.

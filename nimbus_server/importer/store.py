@@ -24,7 +24,4 @@ async def check_project(settings: Settings, project_id: UUID) -> None:
             if await found.fetchone() is None:
                 raise StartupError(f"There is no project {project_id} in this database.")
     except psycopg.Error as error:
-        # libpq's own word, before any server has spoken.
-        if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-            raise StartupError(f"NIMBUS_DATABASE_URL is not a connection string: {error}".strip()) from None
         raise StartupError(f"The database can't be reached: {error}".strip()) from error

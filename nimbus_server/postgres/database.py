@@ -10,7 +10,7 @@ from psycopg.abc import Params, QueryNoTemplate
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from nimbus_server.errors import NimbusError, Reason, overloaded, storage_unavailable
-from nimbus_server.postgres.session import Connection, EncodingError, connection_options, prepare
+from nimbus_server.postgres.session import Connection, UnfitDatabaseError, connection_options, prepare
 from nimbus_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 CHECKOUT_TIMEOUT_SECONDS = 5.0
 # Callers that may wait for a connection; one more is told that the server is overloaded.
 MAX_WAITING = 1000
+# Between attempts to connect while the database is away. After it the pool gives a connection up, and is told to look
+# whether it needs one: the pauses of its own double each time, and would outlast the outage by as long again.
+RECONNECT_SECONDS = 0.5
 
 # What says that the database is away, full, or for the moment a standby that takes no writes.
 AWAY = (
@@ -45,7 +48,7 @@ class Database:
     """A bounded pool over one PostgreSQL.
 
     Opening does not wait for the server: it may come later, go away and come back, and calls fail with
-    STORAGE_UNAVAILABLE in between.
+    STORAGE_UNAVAILABLE in between. Where Nimbus can't use the database as it is, they fail at once and say why.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,6 +62,8 @@ class Database:
             timeout=CHECKOUT_TIMEOUT_SECONDS,
             max_waiting=MAX_WAITING,
             configure=self._configure,
+            reconnect_timeout=RECONNECT_SECONDS,
+            reconnect_failed=AsyncConnectionPool.check,
             kwargs={
                 **connection_options(dsn),
                 "application_name": "nimbus",
@@ -69,7 +74,7 @@ class Database:
             },
             open=False,
         )
-        self._unfit: EncodingError | None = None
+        self._unfit: UnfitDatabaseError | None = None
 
     async def open(self) -> None:
         """Start connecting in the background."""
@@ -97,6 +102,8 @@ class Database:
 
         For those who want to send more at once than the BEGIN. It may be called again, with another connection.
         """
+        if self._unfit is not None:
+            raise self._unavailable()
         try:
             async with AsyncExitStack() as stack:
                 yield await self._connect(stack, begin)
@@ -109,19 +116,21 @@ class Database:
         except psycopg.errors.ProgramLimitExceeded:
             raise  # an OperationalError too, but no attempt would go better
         except (*AWAY, PoolTimeout) as error:
-            if self._unfit is not None:
-                raise NimbusError(Reason.STORAGE_UNAVAILABLE, str(self._unfit), retry_after_seconds=60.0) from None
             log.warning("database unavailable", error=str(error).strip())
-            raise storage_unavailable() from error
+            raise self._unavailable() from error
+
+    def _unavailable(self) -> NimbusError:
+        if self._unfit is None:
+            return storage_unavailable()
+        return NimbusError(Reason.STORAGE_UNAVAILABLE, str(self._unfit), retry_after_seconds=60.0)
 
     async def _configure(self, connection: Connection) -> None:
         try:
             await prepare(connection)
-        except EncodingError as error:
+        except UnfitDatabaseError as error:
             self._unfit = error
-            raise
+            raise  # the pool logs it, and tries again
         self._unfit = None
-        await connection.commit()
 
     async def _connect(
         self, stack: AsyncExitStack, begin: Callable[[Connection, AsyncExitStack], Awaitable[T]]

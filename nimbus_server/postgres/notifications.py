@@ -1,7 +1,7 @@
 """LISTEN and NOTIFY: tells every process of a database that logs have grown."""
 
-from collections.abc import AsyncGenerator, Collection
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from uuid import UUID
 
 import psycopg
@@ -29,15 +29,11 @@ class PostgresBus:
             if self._teller is None:
                 self._teller = await self._connect("nimbus teller")
             await self._teller.execute(NOTIFY, (CHANNEL, [project_id.hex for project_id in project_ids]), prepare=True)
-        except (
-            psycopg.Error,
-            StartupError,
-        ) as error:
-            # Its queue is full, say, because somebody listens and does not read.
+        except (psycopg.Error, StartupError) as error:  # the queue is full, say: somebody listens and does not read
             await self.close()
             raise ConnectionError(str(error).strip()) from error
 
-    async def listen(self) -> AsyncGenerator[UUID | None, None]:
+    async def listen(self) -> AsyncIterator[UUID | None]:
         """What is told, for as long as the connection lasts; None at first, when it listens.
 
         Raises ConnectionError.
@@ -46,10 +42,9 @@ class PostgresBus:
             async with await self._connect("nimbus listener") as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
                 yield None
-                async with aclosing(connection.notifies()) as notifications:
-                    async for notification in notifications:
-                        with suppress(ValueError):  # others may use the channel too
-                            yield UUID(notification.payload)
+                async for notification in connection.notifies():
+                    with suppress(ValueError):  # others may use the channel too
+                        yield UUID(notification.payload)
         except (psycopg.Error, StartupError) as error:
             raise ConnectionError(str(error).strip()) from error
 

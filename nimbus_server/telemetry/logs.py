@@ -7,6 +7,8 @@ import structlog
 
 from nimbus_server.settings import Settings
 
+REPEAT_SECONDS = 30.0
+
 
 class _NoBrokenStreams(logging.Filter):
     """Leaves out what gRPC logs, with a traceback, when a client goes away while something is on its way to it."""
@@ -14,6 +16,22 @@ class _NoBrokenStreams(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
         return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
+class _SeldomTheSame(logging.Filter):
+    """Of messages that are alike leaves out those within REPEAT_SECONDS: the pool tries to connect twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self._logged_at = {m: at for m, at in self._logged_at.items() if record.created - at < REPEAT_SECONDS}
+        message = record.getMessage()
+        if message in self._logged_at:
+            return False
+        self._logged_at[message] = record.created
+        return True
 
 
 def configure(settings: Settings) -> None:
@@ -48,4 +66,5 @@ def configure(settings: Settings) -> None:
     )
     handler.addFilter(_NoBrokenStreams())
     # psycopg's pool warns here of connections that it could not make.
+    logging.getLogger("psycopg.pool").addFilter(_SeldomTheSame())
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, level))

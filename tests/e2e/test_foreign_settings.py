@@ -17,9 +17,12 @@ import server_sent_events
 import sockets
 from conftest import ENVIRONMENT, STOPS_AT_ONCE, Account, Stack, new_account
 from credentials import machine
-from importing import run as run_import
+from pooler import pooler
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from surface import RPCS
+from tailing import run as run_tail
+from test_import_command import run as run_import
 from transports import over_rest, send
 
 INGEST, LIST, METRICS = (
@@ -67,13 +70,17 @@ def create(admin: str, encoding: str = "UTF8") -> str:
 
 @pytest.fixture(scope="module")
 def foreign(dsn_of: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose database, environment and connection string all have settings of their own."""
+    """A stack whose database, environment and connection string all have settings of their own, behind a pooler."""
     options = quote("-c timezone=America/New_York -c statement_timeout=2h", safe="")
-    dsn = f"{dsn_of(create(dsn_of('postgres')))}&client_encoding=LATIN9&options={options}"
-    environment = {**STOPS_AT_ONCE, **OF_ENVIRONMENT, "NIMBUS_DATABASE_URL": dsn, "NIMBUS_WORKERS": "1"}
-    running = Stack(tmp_path_factory.mktemp("foreign") / "data", environment).start()
-    yield running
-    running.stop()
+    straight = dsn_of(create(dsn_of("postgres")))
+    folder = tmp_path_factory.mktemp("foreign")
+    with pooler(folder, Path(str(conninfo_to_dict(straight)["host"])) / ".s.PGSQL.5432", "options", "client_encoding"):
+        dsn = f"postgresql:///{conninfo_to_dict(straight)['dbname']}?host={folder}&user=nimbus"
+        dsn += f"&client_encoding=LATIN9&options={options}"
+        environment = {**STOPS_AT_ONCE, **OF_ENVIRONMENT, "NIMBUS_DATABASE_URL": dsn, "NIMBUS_WORKERS": "1"}
+        running = Stack(folder / "data", environment).start()
+        yield running
+        running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +101,8 @@ def test_text_is_stored_as_it_was_sent_and_found(foreign: Stack, sent: Account) 
     for query in ({}, {"name": TEXT}, {"user_id": TEXT}, {"props": props}):
         items = over_rest(foreign, LIST, {"project_id": sent.project_id, **query}, machine(sent)).response.items
         assert [(item.name, item.user_id, item.props[TEXT]) for item in items] == [(TEXT, TEXT, TEXT)], query
-    with psycopg.connect(foreign.environment["NIMBUS_DATABASE_URL"], client_encoding="UTF8") as connection:
+    with psycopg.connect(foreign.environment["NIMBUS_DATABASE_URL"]) as connection:
+        connection.execute("SET client_encoding TO 'UTF8'")
         query = "SELECT name, props->>%s FROM events WHERE project_id = %s"
         assert connection.execute(query, (TEXT, sent.project_id)).fetchall() == [(TEXT, TEXT)]
 
@@ -134,6 +142,14 @@ def test_an_import_stores_the_same(foreign: Stack, tmp_path: Path) -> None:
     (item,) = over_rest(foreign, LIST, {"project_id": account.project_id}, machine(account)).response.items
     assert (item.name, item.user_id, item.props[TEXT]) == (TEXT, TEXT, TEXT)
     assert item.ts.ToJsonString() == EVENT["ts"].replace(".5Z", ".500Z")
+
+
+def test_tail_shows_the_same(foreign: Stack, sent: Account) -> None:
+    arguments = ("--data-dir", foreign.data_dir, "--earliest", "--limit", 1, "--json", "--name", TEXT)
+    status, shown, said = run_tail(sent, *arguments, **foreign.environment)
+    assert status == 0, said
+    event = json.loads(shown)
+    assert (event["name"], event["user_id"], event["props"]) == (TEXT, TEXT, EVENT["props"])
 
 
 def nimbus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
