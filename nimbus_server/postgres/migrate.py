@@ -13,6 +13,8 @@ from nimbus_server.postgres.session import UNBOUNDED, connect
 
 # Any constant that no other program on the database uses for an advisory lock.
 ADVISORY_LOCK = 7_346_218_001
+# Calls queue behind a migration that waits for a table, and give up after lock_timeout: it gives up first.
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
 
 CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -44,8 +46,8 @@ def known_migrations() -> list[Migration]:
 async def migrate(dsn: str) -> list[str]:
     """Apply what is missing and return the names applied.
 
-    Raises StartupError where the database can't be reached or has another encoding than UTF8, an applied file was
-    edited, or a migration fails; that migration then leaves nothing behind.
+    Raises StartupError where the database can't be reached or used, an applied file was edited, a table is in use for
+    long, or a migration fails; that migration then leaves nothing behind.
     """
     try:
         async with await connect(dsn, parameters=UNBOUNDED) as connection:
@@ -55,12 +57,18 @@ async def migrate(dsn: str) -> list[str]:
             pending = _pending(applied)
             for migration in pending:
                 async with connection.transaction():
+                    await connection.execute(LOCK_TIMEOUT)
                     await connection.execute(sql.SQL(migration.text))
                     await connection.execute(
                         "INSERT INTO schema_migrations (name, sha256) VALUES (%s, %s)",
                         (migration.name, migration.sha256),
                     )
             return [m.name for m in pending]
+    except psycopg.errors.LockNotAvailable:
+        raise StartupError(
+            "A migration was rolled back, because a table that it changes is in use by a long transaction, such as a "
+            "dump: run `nimbus migrate` again when that has ended."
+        ) from None
     except psycopg.OperationalError as error:
         raise StartupError(f"The database can't be reached: {error}".strip()) from error
     except psycopg.Error as error:

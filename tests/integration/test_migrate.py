@@ -79,6 +79,40 @@ async def test_a_failing_migration_leaves_nothing_and_those_before_it_stay(
     assert await migrate(dsn) == ["9999_bad"]
 
 
+async def test_a_migration_waits_for_a_table_no_longer_than_calls_can_wait_behind_it(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '50ms'")
+    set_known(monkeypatch, *known_migrations(), Migration("9999_next", "ALTER TABLE users ADD COLUMN next text"))
+    async with await psycopg.AsyncConnection.connect(dsn) as dump:
+        await dump.execute("SELECT 1 FROM users")
+        async with asyncio.timeout(10):
+            with pytest.raises(StartupError, match=r"rolled back, because a table .* run `nimbus migrate` again"):
+                await migrate(dsn)
+    assert await migrate(dsn) == ["9999_next"]
+
+
+async def test_addresses_that_had_one_user_stay_their_users(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        set_known(before, *(m for m in known_migrations() if m.name < "0003"))
+        await migrate(empty_dsn)
+    add = "INSERT INTO users (id, email, password_hash) VALUES (gen_random_uuid(), %s, '')"
+    async with await psycopg.AsyncConnection.connect(empty_dsn, autocommit=True) as connection:
+        for address in ("Ada@example.com", "\u0130@example.com", "\u00c9@example.com"):
+            await connection.execute(add, (address,))
+        assert await migrate(empty_dsn) == [name for name in NAMES if name >= "0003"]
+        for address in ("i@example.com", "i\u0307@example.com", "\u00e9@example.com"):
+            await connection.execute(add, (address,))
+        for address in ("aDA@EXAMPLE.com", "I@example.com", "\u0130@example.COM"):
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await connection.execute(add, (address,))
+        await connection.execute("SET enable_seqscan = off")
+        plan = await connection.execute(
+            """EXPLAIN SELECT id FROM users WHERE lower(email COLLATE "C") = lower('ada@example.com' COLLATE "C")"""
+        )
+        assert "users_email_identity" in str(await plan.fetchall())
+
+
 async def test_a_server_sees_which_migrations_its_database_lacks(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
