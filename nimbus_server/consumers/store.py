@@ -161,7 +161,7 @@ class ConsumerStore:
             self._database.transaction() as connection,
             connection.cursor(row_factory=class_row(Consumer)) as cursor,
         ):
-            await cursor.execute(f"{SELECT} ORDER BY c.name LIMIT {LIST_MAX}", {"project_id": project_id})
+            await cursor.execute(f'{SELECT} ORDER BY c.name COLLATE "C" LIMIT {LIST_MAX}', {"project_id": project_id})
             return await cursor.fetchall()
 
     async def lags(self) -> list[Lag]:

@@ -21,6 +21,13 @@ FIRST_MONTH = datetime(2020, 1, 1, tzinfo=UTC)
 # what changes nothing and waits for nobody.
 SETTLE_SECONDS = 0.2
 LIST_PARTITIONS_ANEW = "GRANT SELECT ON events TO CURRENT_USER"
+# Of this `events`: another schema on the search_path may have tables of the same names.
+IS_THERE = """
+SELECT EXISTS (
+    SELECT FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+    WHERE inhparent = 'events'::regclass AND child.relname = %s
+)
+"""
 
 
 def month_of(ts: datetime) -> datetime:
@@ -90,8 +97,8 @@ class Partitions:
 
 async def _create(connection: Connection, month: datetime) -> None:
     name = f"events_{month:%Y_%m}"
-    row = await (await connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))).fetchone()
-    if row is not None and row[0]:
+    row = await (await connection.execute(IS_THERE, (name,))).fetchone()
+    if row == (True,):
         return
     # ATTACH takes a weaker lock on the parent than CREATE ... PARTITION OF: ingest goes on meanwhile.
     await connection.execute(
