@@ -1,13 +1,12 @@
 """Which database an import goes to."""
 
-import os
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from nimbus_server.errors import StartupError
 from nimbus_server.local.folder import POSTGRES_PORT, DataFolder
-from nimbus_server.local.postgres import DATABASE, USER
+from nimbus_server.local.postgres import DATABASE, USER, forget_environment
 from nimbus_server.settings import Settings
 
 # One commits, one makes partitions.
@@ -27,6 +26,7 @@ def with_database(settings: Settings) -> Settings:
                 f"No Nimbus runs on the data folder {folder.root}. Start it with `nimbus up`, name another with "
                 "--data-dir, or set NIMBUS_DATABASE_URL."
             )
-        home = quote(os.fsencode(folder.postgres), safe="")
+        forget_environment()
+        home = quote(str(folder.postgres), safe="")
         url = SecretStr(f"postgresql:///{DATABASE}?host={home}&port={POSTGRES_PORT}&user={USER}")
     return settings.model_copy(update={"database_url": url, "db_pool_size": CONNECTIONS, "db_max_overflow": 0})

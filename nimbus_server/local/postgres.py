@@ -53,9 +53,7 @@ class Postgres:
 
     def dsn(self, database: str = DATABASE) -> str:
         """Where it is reached."""
-        return (
-            f"postgresql:///{database}?host={quote(os.fsencode(self._home), safe='')}&port={POSTGRES_PORT}&user={USER}"
-        )
+        return f"postgresql:///{database}?host={quote(str(self._home), safe='')}&port={POSTGRES_PORT}&user={USER}"
 
     async def prepare(self) -> str:
         """Make everything ready for a start, a new cluster where there is none, and return the version of the server.
@@ -190,6 +188,15 @@ class Postgres:
 
     async def _run(self, command: Sequence[str]) -> tuple[int, str]:
         return await run_to_end(command, leash=self._leash, environment=_environment(), account=self._account)
+
+
+def forget_environment() -> None:
+    """Drop libpq's variables, for this process and those that it starts: they are meant for another PostgreSQL.
+
+    PGHOSTADDR would go before the socket in a DSN, PGSERVICE and PGSSLMODE could keep us from connecting at all.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
 
 
 def _environment() -> dict[str, str]:

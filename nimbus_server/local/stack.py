@@ -19,7 +19,7 @@ from nimbus_server.local.console import Console
 from nimbus_server.local.envoy import Sockets, render
 from nimbus_server.local.folder import leash, lock, open_folder
 from nimbus_server.local.ports import host_to_reach, reserve
-from nimbus_server.local.postgres import Postgres
+from nimbus_server.local.postgres import Postgres, forget_environment
 from nimbus_server.local.postgres_orphans import end_orphans
 from nimbus_server.local.processes import Child
 from nimbus_server.local.programs import Program
@@ -119,6 +119,7 @@ class Stack:
         )
 
     async def _start_postgres(self) -> None:
+        forget_environment()
         settings = self.settings
         connections = settings.workers * (settings.db_pool_size + settings.db_max_overflow) + _SPARE_CONNECTIONS
         postgres = Postgres(self.folder, connections, self._console, self._leash)

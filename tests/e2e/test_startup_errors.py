@@ -4,14 +4,16 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
-from conftest import ENVIRONMENT, Stack
+from conftest import ENVIRONMENT, STOPS_AT_ONCE, Stack, new_account
 from cryptography.fernet import Fernet
 
-from nimbus.v1 import health_service_pb2, health_service_pb2_grpc
+from nimbus.v1 import auth_service_pb2, auth_service_pb2_grpc, health_service_pb2, health_service_pb2_grpc
 
 
 def nimbus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -121,6 +123,63 @@ def test_a_server_on_an_older_schema_is_alive_but_not_ready_and_says_why(stack: 
     finally:
         server.terminate()
         assert server.wait(20) == 0
+
+
+def test_a_server_whose_database_turns_out_to_be_of_another_encoding_is_not_ready_and_says_why(
+    stack: Stack, scratch: Path
+) -> None:
+    name = f"later_{uuid.uuid4().hex[:8]}"
+    secrets = dict(line.split("=", 1) for line in nimbus("config", "--new-secrets").stdout.split())
+    server = subprocess.Popen(
+        [sys.executable, "-m", "nimbus_server", "serve", "--socket", str(scratch / "worker.sock")],
+        env={**os.environ, **ENVIRONMENT, **secrets, "NIMBUS_DATABASE_URL": stack.dsn(name)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with grpc.insecure_channel(f"unix:{scratch}/worker.sock") as channel:
+            health = health_service_pb2_grpc.HealthServiceStub(channel)
+            health.CheckLiveness(health_service_pb2.CheckLivenessRequest(), wait_for_ready=True, timeout=20)
+            with psycopg.connect(stack.dsn("postgres"), autocommit=True) as connection:
+                connection.execute(
+                    f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+                )
+            said = ""
+            while "encoding" not in said:
+                with pytest.raises(grpc.RpcError) as refusal:
+                    health.CheckReadiness(health_service_pb2.CheckReadinessRequest(), timeout=20)
+                assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+                said = refusal.value.details()
+            assert f"{name} has the encoding LATIN1" in said
+            details = health.GetHealthDetails(health_service_pb2.GetHealthDetailsRequest(), timeout=20)
+            assert said in {check.hint for check in details.checks}
+            accounts = auth_service_pb2_grpc.AuthServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refusal:
+                accounts.Login(auth_service_pb2.LoginRequest(email="a@example.com", password="x"), timeout=20)
+            assert (refusal.value.code(), refusal.value.details()) == (grpc.StatusCode.UNAVAILABLE, said)
+    finally:
+        server.terminate()
+        assert server.wait(20) == 0
+
+
+def test_variables_of_libpq_say_nothing_about_the_database_that_nimbus_runs_itself(scratch: Path) -> None:
+    elsewhere = {
+        "PGHOSTADDR": "192.0.2.1",
+        "PGSERVICE": "nowhere",
+        "PGSSLMODE": "verify-full",
+        "PGREQUIREAUTH": "scram-sha-256",
+        "PGOPTIONS": "-c search_path=nowhere",
+        "PGTZ": "Nowhere/Land",
+    }
+    own = Stack(scratch / "data", {**STOPS_AT_ONCE, **elsewhere, "NIMBUS_WORKERS": "1"}).start()
+    try:
+        account = new_account(own)
+        assert account.project_id in nimbus("tail", "--data-dir", str(own.data_dir), **elsewhere).stderr
+        file = scratch / "history.jsonl"
+        file.write_text('{"name": "a", "ts": "2026-01-02T00:00:00Z"}')
+        ran = nimbus("import", str(file), "--project", account.project_id, "--data-dir", str(own.data_dir), **elsewhere)
+        assert "1 events stored" in ran.stdout, ran
+    finally:
+        own.stop()
 
 
 def test_config_shows_what_is_in_force_and_no_secret() -> None:
