@@ -128,7 +128,11 @@ def import_(
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(help="What - or <(...) is called; once for each, in order.", show_default="stdin, stdin-2, ..."),
+        typer.Option(
+            metavar="NAME",
+            help="What - or <(...) is called; once for each, in order.",
+            show_default="stdin, stdin-2, ...",
+        ),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -1,8 +1,9 @@
 """Password rules and hashes: bcrypt over SHA-256 of the password in NFKC, off the event loop.
 
 The same characters are other bytes on other devices: `é` is one code point on most keyboards and two on a Mac. So a
-password is normalized before it is hashed (NIST SP 800-63B, section 5.1.1.2), to NFKC, which also takes the wide forms
-of East Asian keyboards for the usual ones. Hashes from before that are of what was typed, in whatever form that was.
+password is normalized before it is hashed. NIST SP 800-63B names NFKC for that in its revision 3, and NFC in revision
+4. It is NFKC here: what NFC makes the same NFKC does too, and it takes the wide forms of East Asian keyboards for the
+usual ones. Hashes from before that are of what was typed, in whatever form that was.
 """
 
 import asyncio
@@ -22,6 +23,13 @@ T = TypeVar("T")
 
 LENGTH_MIN = 8
 LENGTH_MAX = 1024
+# Code points in which LENGTH_MAX characters may be typed: those of one character in NFD are four at most (UAX #15).
+TYPED_MAX = 4 * LENGTH_MAX
+# Combining marks in a row: to sort them takes time that grows with the square of their number. No language has more
+# (UAX #15, Stream-Safe Text Format).
+MARKS_MAX = 30
+# No combining marks themselves, but made of such.
+MADE_OF_MARKS = "\u0f73\u0f75\u0f81\uff9e\uff9f"
 # At cost 12 a hash takes a quarter of a second: more than this could not be answered in time.
 WAITING_MAX = 50
 
@@ -37,12 +45,11 @@ class Match(Enum):
 def check_strength(password: str, email: str) -> None:
     """Raise NimbusError with PASSWORD_WEAK, saying what is wrong, unless the password will do.
 
-    Length and guessability only, no character classes: NIST SP 800-63B, section 5.1.1. Characters are code points.
+    Length and guessability only, no character classes: NIST SP 800-63B, section 5.1.1. Characters are code points of
+    the NFKC.
     """
-    # Normalized it may be eighteen times as long.
-    is_long = len(password) > LENGTH_MAX
-    password = password if is_long else _normalized(password)
-    if is_long or len(password) > LENGTH_MAX:
+    password, email = _normalized(password), _normalized(email)
+    if len(password) > LENGTH_MAX:
         problem = f"password must have at most {LENGTH_MAX} characters."
     elif len(password) < LENGTH_MIN:
         problem = f"password must have at least {LENGTH_MIN} characters."
@@ -104,15 +111,27 @@ class Passwords:
 
 
 def _normalized(password: str) -> str:
-    return unicodedata.normalize("NFKC", password)
+    return _forms(password)[0]
 
 
 def _forms(password: str) -> list[str]:
-    """What may have been hashed, at most four: what is today, what was typed, and that as other devices have it."""
-    if password.isascii() or len(password) > LENGTH_MAX:
+    """What may have been hashed, at most four: what is today, what was typed, and that as other devices have it.
+
+    What would take long to normalize is taken as it is: nobody's keyboard types it.
+    """
+    if password.isascii() or len(password) > TYPED_MAX or _has_long_runs_of_marks(password):
         return [password]
-    others = (unicodedata.normalize("NFC", password), unicodedata.normalize("NFD", password))
-    return list(dict.fromkeys((_normalized(password), password, *others)))
+    nfkc, nfc, nfd = (unicodedata.normalize(form, password) for form in ("NFKC", "NFC", "NFD"))
+    return list(dict.fromkeys((nfkc, password, nfc, nfd)))
+
+
+def _has_long_runs_of_marks(text: str) -> bool:
+    run = 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) or character in MADE_OF_MARKS else 0
+        if run > MARKS_MAX:
+            return True
+    return False
 
 
 def _digest(password: str) -> bytes:

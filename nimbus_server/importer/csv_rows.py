@@ -16,14 +16,13 @@ REQUIRED = ("name", "ts")
 
 
 def read_csv(lines: Lines) -> Iterator[Record]:
-    """Each row that is not blank, after the header. Raises HeaderError."""
+    """Each row that is not blank, after the header, which is read at once. Raises HeaderError."""
     rows = Rows(lines)
     header = rows.header()
     if header is None:
-        return
+        return iter(())
     columns = _Columns([name.strip() for name in header])
-    for line, raw, cells in rows:
-        yield new_record((line, raw, columns.event(cells)))
+    return (new_record((line, raw, columns.event(cells))) for line, raw, cells in rows)
 
 
 class _Columns:

@@ -90,15 +90,15 @@ def _status(path: Path | None) -> os.stat_result:
 
 
 def _look_into(source: Source) -> None:
-    """Read the first record of a file. Raises StartupError where that can't be done."""
+    """Open a file and read its header, where it has one. Raises StartupError where that can't be done."""
     shown = visible(str(source.name))
     try:
         with Lines(source.path) as lines:
-            next(READERS[source.format](lines), None)
+            READERS[source.format](lines)
     except OSError as error:
         raise StartupError(f"{shown} can't be read: {error.strerror}.") from None
     except HeaderError as error:
-        raise StartupError(f"The header of {shown} is wrong: {error}.") from None
+        raise StartupError(f"The header of {shown} is wrong: {visible(str(error))}.") from None
 
 
 def _why(path: Path | None, error: OSError) -> str | None:

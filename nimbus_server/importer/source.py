@@ -25,7 +25,7 @@ from nimbus_server.terminal import visible
 BLOCK_RECORDS = 8000
 SOME_RECORDS = 50
 BLOCK_BYTES = 8 * 1024 * 1024
-# Where a pipe gives less, what it has given is stored after so long.
+# A block of what comes slowly ends with the first records that are read after so long.
 BLOCK_SECONDS = 1.0
 
 
@@ -101,7 +101,7 @@ def blocks_of(source: Source, clock: Clock, retention_days: int | None) -> Itera
     except OSError as error:
         raise FileDamagedError(f"{shown} can't be read: {error.strerror}.") from None
     except HeaderError as error:
-        raise FileDamagedError(f"The header of {shown} is wrong: {error}.") from None
+        raise FileDamagedError(f"The header of {shown} is wrong: {visible(str(error))}.") from None
     if lines.damage is not None:
         raise FileDamagedError(f"{shown} can't be read after line {lines.number:,}: {lines.damage}.")
     if source.size is not None and lines.position < source.size:

@@ -249,6 +249,7 @@ def test_a_cell_of_any_size_takes_little_memory(tmp_path: Path, cell: str) -> No
         (f'\n\nname,"ts" ,note\n{GOOD}', "line 3 has text after the quote"),
         (f"name,ts,note\r{GOOD}", "line 1 has a carriage return within a row"),
         (f"name,ts{',' * ROW_BYTES_MAX}\n{GOOD}", "it has more than 131,072 bytes"),
+        (f'name,ts,"a\nb","a\nb"\n{GOOD}', r"the column a\\nb comes twice"),
         (f"\ufeffname,ts,{'x' * (ROW_BYTES_MAX - 11)}yz\n{GOOD}", "it has more than 131,072 bytes"),
     ],
 )

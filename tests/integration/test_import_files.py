@@ -146,6 +146,13 @@ def test_a_block_knows_its_last_line_however_far_the_file_was_read(
     assert [block.last_line for block in blocks(tmp_path / "a.jsonl", content)] == [53, 103, 104]
 
 
+def test_a_block_of_what_comes_slowly_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "BLOCK_SECONDS", 0.0)
+    read = blocks(tmp_path / "a.jsonl", (GOOD + b"\n") * (2 * source_module.SOME_RECORDS + 1))
+    assert [block.records for block in read] == [50, 50, 1]
+    assert len({event.id for block in read for event in block.events}) == 101
+
+
 def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(tmp_path: Path) -> None:
     padding = b" " * (LINE_BYTES_MAX - len(GOOD) - 1)
     (block,) = blocks(tmp_path / "a.jsonl", padding + GOOD + b"\n" + padding * 5 + GOOD + b"\n" + GOOD)

@@ -8,7 +8,7 @@ import bcrypt
 import pytest
 
 from nimbus_server.accounts import passwords as module
-from nimbus_server.accounts.passwords import Match, Passwords, check_strength
+from nimbus_server.accounts.passwords import LENGTH_MAX, TYPED_MAX, Match, Passwords, check_strength
 from nimbus_server.errors import NimbusError, Reason
 
 EMAIL = "ada.lovelace@example.com"
@@ -84,11 +84,30 @@ async def test_the_forms_of_a_password_are_bounded(passwords: Passwords, monkeyp
     checks: list[bytes] = []
     monkeypatch.setattr(bcrypt, "checkpw", lambda password, _: checks.append(password))
     odd = "\u1e9b\u0323\u00e9e\u0301\ufb01"  # no two of its four forms are alike
-    for typed, count in (("plain", 1), ("\u00e9", 2), (odd, 4), ("\ufdfa" * 2000, 1)):
+    for typed, count in (("plain", 1), ("\u00e9", 2), (odd, 4), ("\ufdfa" * 5000, 1)):
         for known in (stored, None):
             checks.clear()
             assert await passwords.match(typed, known) is Match.NONE
             assert len(checks) == count, "an unknown user takes as long as a wrong password"
+
+
+@pytest.mark.parametrize("character", ["\u00e9", "\uac01", "\u1f82"], ids=["Latin", "Hangul", "Greek, four marks"])
+async def test_a_password_of_full_length_is_the_same_in_every_normal_form(passwords: Passwords, character: str) -> None:
+    password = character * (LENGTH_MAX - 2) + "ab"
+    decomposed = unicodedata.normalize("NFD", password)
+    for typed in (password, decomposed):
+        check_strength(typed, EMAIL)
+    assert await passwords.match(decomposed, await passwords.hash(password)) is Match.CURRENT
+    assert await passwords.match(password, await passwords.hash(decomposed)) is Match.CURRENT
+
+
+@pytest.mark.parametrize(
+    "marks", ["\u0301\u0327", "\u0f73", "\u0f71\u0f73", "\u0301\uff9e"], ids=["Latin", "Tibetan", "both", "Japanese"]
+)
+async def test_what_would_take_long_to_normalize_is_taken_as_it_is(passwords: Passwords, marks: str) -> None:
+    long = "a" + marks * (TYPED_MAX // len(marks) - 1)
+    assert module._forms(long) == [long]
+    assert await passwords.match(long, await passwords.hash(long)) is Match.CURRENT
 
 
 def test_lengths_count_normalized_characters() -> None:

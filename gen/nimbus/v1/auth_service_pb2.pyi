@@ -28,12 +28,13 @@ class RegisterRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     JSON_BODY_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """Required. The address that the user logs in with, at most 254 characters. The case of ASCII letters
-    does not matter; addresses that differ in any other way are different users.
+    """Required. The address that the user logs in with, at most 254 characters. It is kept in NFC, the domain in lower
+    case and in its Unicode form. The case of ASCII letters does not matter; addresses that differ in any other way are
+    different users.
     """
     password: _builtins.str
     """Required. 8 to 1,024 characters, not all alike, and not the email address. It is normalized to NFKC, so that it is
-    the same password from every keyboard.
+    the same password from every keyboard; its characters are the code points of that.
     """
     @_builtins.property
     def json_body(self) -> _httpbody_pb2.HttpBody:
@@ -106,9 +107,9 @@ class LoginRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     JSON_BODY_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """Required. The address given at registration."""
+    """Required. The address given at registration; the case of ASCII letters does not matter."""
     password: _builtins.str
-    """Required. The password given at registration."""
+    """Required. The password given at registration, in whatever Unicode normal form."""
     @_builtins.property
     def json_body(self) -> _httpbody_pb2.HttpBody:
         """Carries the JSON body over REST, so that an unknown field in it is refused. Set by the REST gateway alone."""
