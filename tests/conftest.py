@@ -143,8 +143,11 @@ def stack() -> Iterator[Stack]:
     running = Stack(path / "data").start()
     yield running
     status = running.stop()
+    said = "".join(log.read_text(errors="replace") for log in (path / "data" / "logs").glob("worker-*.log"))
     shutil.rmtree(path, ignore_errors=True)
     assert status == 0, "".join(running.lines)
+    # Errors that nobody waited for, such as those of generators that were left to the garbage collector.
+    assert "was never retrieved" not in said
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,6 @@ class IngestService:
         finally:
             self._readers.discard(reader)
             reader.cancel()
-            await asyncio.wait({reader})
             while not submitted.empty():
                 if rest := submitted.get_nowait():
                     self._ingest.abandon(rest[1])
