@@ -10,12 +10,14 @@ from pathlib import Path
 from rich.console import Console as RichConsole
 from rich.text import Text
 
+from nimbus_server.terminal import visible, visible_lines
+
 
 class _Terminal(RichConsole):
     def on_broken_pipe(self) -> None:
         # Whoever read our lines has gone; that is no reason to stop serving.
         self.quiet = True
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open as long as the process lives
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  # open as long as the process lives
 
 
 class Step:
@@ -34,7 +36,7 @@ class Console:
     def line(self, text: str, style: str = "") -> None:
         """Print one line."""
         with suppress(OSError):
-            self._terminal.print(text, style=style)
+            self._terminal.print(visible_lines(text, self._terminal.encoding), style=style)
 
     def warn(self, text: str) -> None:
         """Print one line that asks for attention."""
@@ -46,7 +48,7 @@ class Console:
         step = Step(doing)
         started = time.monotonic()
         if self._terminal.is_terminal:
-            with self._terminal.status(Text(f"{doing} ..."), spinner="line"):
+            with self._terminal.status(Text(f"{visible(doing, self._terminal.encoding)} ..."), spinner="line"):
                 yield step
         else:
             self.line(f"{doing} ...")

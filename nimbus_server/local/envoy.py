@@ -1,6 +1,7 @@
 """Renders the one Envoy configuration from `envoy/envoy.yaml.j2`."""
 
 import base64
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ SERVICES = ("AuthService", "ProjectService", "EventService", "StreamService", "M
 BODY_BYTES_MAX = 16 * 1024 * 1024
 # What a worker may send: a page of 200 events with 10 KB of props, which a Struct may triple.
 RESPONSE_BYTES_MAX = 32 * 1024 * 1024
+HEADERS_MAX = 100
+# With the path.
+HEADER_BYTES_MAX = 60 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,13 @@ class LocalReply:
     @property
     def reaches_grpc(self) -> bool:
         """Whether it can happen to a gRPC call; what is wrong with one is otherwise found out by a worker."""
-        return self.status in {429, 502, 503, 504}
+        return self.status in {400, 429, 431, 502, 503, 504}
 
     @property
     def grpc_details(self) -> str:
         """The value of `grpc-status-details-bin`: google.rpc.Status in base64 without padding."""
-        status = status_of(NimbusError(self.reason, self.message, retry_after_seconds=self.retry_after))
+        message = self.message.removesuffix(" %LOCAL_REPLY_BODY%")
+        status = status_of(NimbusError(self.reason, message, retry_after_seconds=self.retry_after))
         return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
 
 
@@ -48,7 +53,7 @@ LOCAL_REPLIES = (
         403,
         3,
         Reason.REQUEST_UNPARSABLE,
-        "This route takes no upgrade to another protocol, or none from pages of that origin.",
+        "WebSockets are opened below /ws/ alone, by a GET without a body, from pages of allowed origins.",
     ),
     LocalReply(404, 5, Reason.ROUTE_NOT_FOUND, "This API has no such route. /docs lists them."),
     LocalReply(408, 3, Reason.REQUEST_UNPARSABLE, "The request did not arrive whole in time."),
@@ -63,7 +68,9 @@ LOCAL_REPLIES = (
         "Too many requests from this address. Wait a minute, or send more events a request.",
         60,
     ),
-    LocalReply(431, 3, Reason.REQUEST_UNPARSABLE, "The path and headers are larger than 60 KB, or more than 100."),
+    LocalReply(
+        431, 3, Reason.REQUEST_UNPARSABLE, "The path and headers are larger than 60 KB, or more than 100. Send less."
+    ),
     LocalReply(501, 3, Reason.REQUEST_UNPARSABLE, "The only transfer-encoding that this API takes is chunked."),
     LocalReply(
         502,
@@ -100,7 +107,7 @@ class Sockets:
 def render(settings: Settings, sockets: Sockets) -> str:
     """The configuration as YAML.
 
-    Raises StartupError where a part of the installation is missing.
+    Raises StartupError where a part of the installation is missing, or a socket's path is not UTF-8.
     """
     # YAML, not HTML: values go through `tojson`.
     environment = jinja2.Environment(
@@ -110,10 +117,13 @@ def render(settings: Settings, sockets: Sockets) -> str:
     )
     swagger = _swagger_ui()
     return environment.from_string(_part("envoy.yaml.j2").read_text(encoding="utf-8")).render(
-        admin_socket=str(sockets.admin.absolute()),
-        sockets=[str(socket.absolute()) for socket in sockets.workers],
-        websocket_sockets=[str(socket.absolute()) for socket in sockets.websockets],
+        admin_socket=_path(sockets.admin),
+        sockets=[_path(socket) for socket in sockets.workers],
+        websocket_sockets=[_path(socket) for socket in sockets.websockets],
+        headers_max=HEADERS_MAX,
+        header_bytes_max=HEADER_BYTES_MAX,
         websocket_origins=_websocket_origins(settings.allowed_origins),
+        all_but_websocket=_all_but("websocket"),
         bind_address=settings.bind_address,
         http_port=settings.http_port,
         body_bytes_max=BODY_BYTES_MAX,
@@ -135,6 +145,13 @@ def render(settings: Settings, sockets: Sockets) -> str:
     )
 
 
+def _path(socket: Path) -> str:
+    try:
+        return os.fsencode(socket.absolute()).decode()
+    except UnicodeDecodeError:
+        raise StartupError(f"The path {socket} is not UTF-8, as Envoy's configuration is. Choose another.") from None
+
+
 def _websocket_origins(origins: Sequence[str]) -> str:
     """A regular expression for the origins whose pages may open WebSockets; empty where all may.
 
@@ -143,6 +160,13 @@ def _websocket_origins(origins: Sequence[str]) -> str:
     if not origins or "*" in origins:
         return ""
     return "|".join(re.escape(origin) for origin in origins)
+
+
+def _all_but(word: str) -> str:
+    """A regular expression for all that is not `word`, in any case: Envoy's know no negation."""
+    letters = [f"[{letter}{letter.upper()}]" for letter in word]
+    others = [f"{''.join(letters[:index])}([^{letter[1:]}.*)?" for index, letter in enumerate(letters)]
+    return "|".join([*others, f"{''.join(letters)}.+"])
 
 
 def _part(name: str) -> Path:

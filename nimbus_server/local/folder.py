@@ -87,6 +87,13 @@ def open_folder(path: Path) -> DataFolder:
             f"The path of the data folder {folder.root} is {excess} bytes too long for the sockets in it. "
             "Choose a shorter one with --data-dir."
         )
+    try:
+        os.fsencode(folder.root).decode()
+    except UnicodeDecodeError:
+        raise StartupError(
+            f"The path of the data folder {folder.root} is not UTF-8, and no connection string can hold it. "
+            "Choose another with --data-dir."
+        ) from None
     if "," in str(folder.root):
         raise StartupError(
             f"The path of the data folder {folder.root} has a comma, which no connection string can hold. "

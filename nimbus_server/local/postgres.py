@@ -53,7 +53,9 @@ class Postgres:
 
     def dsn(self, database: str = DATABASE) -> str:
         """Where it is reached."""
-        return f"postgresql:///{database}?host={quote(str(self._home), safe='')}&port={POSTGRES_PORT}&user={USER}"
+        return (
+            f"postgresql:///{database}?host={quote(os.fsencode(self._home), safe='')}&port={POSTGRES_PORT}&user={USER}"
+        )
 
     async def prepare(self) -> str:
         """Make everything ready for a start, a new cluster where there is none, and return the version of the server.

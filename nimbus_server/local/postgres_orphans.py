@@ -42,7 +42,7 @@ def forget_dead(lock_file: Path) -> None:
     on the same data, and refuse to start for as long as that is there.
     """
     with suppress(OSError, ValueError, IndexError, psutil.Error):
-        process = psutil.Process(abs(int(lock_file.read_text().split()[0])))
+        process = psutil.Process(abs(int(lock_file.read_text(encoding="utf-8", errors="replace").split()[0])))
         if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
             lock_file.unlink()
 
@@ -53,6 +53,6 @@ def status(data: Path) -> str:
     The eighth line of postmaster.pid, as in PostgreSQL's src/include/utils/pidfile.h. Outdated after a kill.
     """
     try:
-        return (data / "postmaster.pid").read_text().splitlines()[7].strip()
+        return (data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()[7].strip()
     except (OSError, IndexError):
         return ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import os
 import socket
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +19,7 @@ _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 async def worker(path: Path) -> Probe:
     """Whether the worker on this socket says that it serves."""
-    async with grpc.aio.insecure_channel(f"unix:{quote(str(path))}", options=_OWN_CONNECTION) as channel:
+    async with grpc.aio.insecure_channel(f"unix:{quote(os.fsencode(path))}", options=_OWN_CONNECTION) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -1,7 +1,7 @@
 """LISTEN and NOTIFY: tells every process of a database that logs have grown."""
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
 from uuid import UUID
 
 import psycopg
@@ -33,7 +33,7 @@ class PostgresBus:
             await self.close()
             raise ConnectionError(str(error).strip()) from error
 
-    async def listen(self) -> AsyncIterator[UUID | None]:
+    async def listen(self) -> AsyncGenerator[UUID | None, None]:
         """What is told, for as long as the connection lasts; None at first, when it listens.
 
         Raises ConnectionError.
@@ -42,9 +42,10 @@ class PostgresBus:
             async with await self._connect("nimbus listener") as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
                 yield None
-                async for notification in connection.notifies():
-                    with suppress(ValueError):  # others may use the channel too
-                        yield UUID(notification.payload)
+                async with aclosing(connection.notifies()) as notifications:
+                    async for notification in notifications:
+                        with suppress(ValueError):  # others may use the channel too
+                            yield UUID(notification.payload)
         except (psycopg.Error, StartupError) as error:
             raise ConnectionError(str(error).strip()) from error
 
