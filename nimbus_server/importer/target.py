@@ -3,9 +3,11 @@
 import os
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from nimbus_server.errors import StartupError
-from nimbus_server.local.folder import DataFolder
-from nimbus_server.local.postgres import forget_environment
+from nimbus_server.local.folder import POSTGRES_PORT, DataFolder
+from nimbus_server.local.postgres import DATABASE, USER, forget_environment
 from nimbus_server.settings import Settings
 
 # One commits, one makes partitions.
@@ -27,3 +29,5 @@ def with_database(settings: Settings) -> Settings:
             )
         forget_environment()
         home = quote(os.fsencode(folder.postgres), safe="")
+        url = SecretStr(f"postgresql:///{DATABASE}?host={home}&port={POSTGRES_PORT}&user={USER}")
+    return settings.model_copy(update={"database_url": url, "db_pool_size": CONNECTIONS, "db_max_overflow": 0})
