@@ -74,8 +74,8 @@ class AdmitInterceptor(ServerInterceptor):
         # A stranger's message is not parsed. Over REST the signature is over the body inside of the message, and all
         # that a client can put there are bytes. A token that opens streams is a field of it.
         request = rpc.parse(raw) if call.is_rest or rpc.access == Access.ACCESS_STREAM else None
-        if request is not None and call.query_is_ours:
-            merge_query(request, parse_query((call.rest_path or "").partition("?")[2]))
+        if request is not None and call.rest_query and not (rpc.is_ingest or rpc.has_json_body):
+            merge_query(request, parse_query(call.rest_query))
         if rpc.access != Access.ACCESS_PUBLIC:
             current_caller.set(await self._admission.admit(rpc, call, raw, request))
         if rpc.is_ingest:

@@ -48,9 +48,9 @@ class Call:
         return self.rest_path is not None
 
     @property
-    def query_is_ours(self) -> bool:
-        """Whether the query of a REST call is in `rest_path` alone: Envoy takes it away from those without a body."""
-        return self.rest_method in {"GET", "HEAD"}
+    def rest_query(self) -> str:
+        """The query of a REST call, percent-encoded. It is in `rest_path` alone: Envoy routes calls without it."""
+        return (self.rest_path or "").partition("?")[2]
 
 
 def log_end(call: Call, started: float, code: str, reason: Reason | None = None) -> None:

@@ -43,7 +43,7 @@ def read_json_body(request: Any, rest_path: str | None) -> None:
 
 def refuse_query(rest_path: str) -> None:
     """Raise NimbusError with FIELD_UNKNOWN where fields stand in the query: a URL ends up in logs."""
-    if "?" in rest_path:
+    if rest_path.partition("?")[2]:
         raise NimbusError(Reason.FIELD_UNKNOWN, "This call takes its fields in the body, and none in the query.")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -56,6 +57,12 @@ def stream_wanted(request: pb.StreamEventsRequest, form: Form, last_event_id: st
         ),
         heartbeat_seconds=_heartbeat_seconds(request.heartbeat_seconds),
     )
+
+
+def project_of(target: str) -> str:
+    """The project that a WebSocket is opened for, in whatever way its path is percent-encoded; "" for another route."""
+    segments = [unquote(segment) for segment in target.partition("?")[0].split("/")]
+    return segments[3] if segments[:3] == ["", "ws", "projects"] and len(segments) == 4 else ""
 
 
 def read_query(project_id: str, query: str) -> tuple[pb.StreamEventsRequest, Named | None]:

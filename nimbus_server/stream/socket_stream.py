@@ -18,7 +18,6 @@ from collections.abc import Collection
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
-from urllib.parse import unquote
 
 import orjson
 from websockets.asyncio.server import ServerConnection
@@ -33,7 +32,7 @@ from nimbus_server.rpc.call import Call, log_end, told
 from nimbus_server.rpc.fields import int_field
 from nimbus_server.rpc.status import TABLE, error_json
 from nimbus_server.stream.json_form import WEBSOCKET
-from nimbus_server.stream.request import OPEN_SOCKET, SEQ_MAX, read_query, stream_wanted
+from nimbus_server.stream.request import OPEN_SOCKET, SEQ_MAX, project_of, read_query, stream_wanted
 from nimbus_server.stream.streams import Streams, Wanted
 from nimbus_server.stream.subscription import Subscription
 
@@ -77,8 +76,7 @@ class SocketStreams:
             await _end(socket, error)
 
     async def _stream(self, socket: ServerConnection, call: Call) -> None:
-        path, _, query = (socket.request.path if socket.request else "").partition("?")
-        request, named = read_query(unquote(path).rpartition("/")[2], query)
+        request, named = read_query(project_of(call.rest_path or ""), call.rest_query)
         if named and request.token:
             raise field_error(
                 Reason.FIELD_INVALID, "consumer", "consumer takes a signature or an access token: `token` only reads."
@@ -187,7 +185,7 @@ def _call_of(socket: ServerConnection) -> Call:
         request_id=headers.get("x-request-id") or str(uuid.uuid4()),
         metadata=headers,
         rest_method="GET",
-        rest_path=headers.get("x-nimbus-path", request.path),
+        rest_path=request.path,
         deadline_seconds=None,
     )
 

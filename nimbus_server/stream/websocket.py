@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import re
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote
 
 import orjson
 from websockets import http11
@@ -16,9 +14,9 @@ from websockets.protocol import Event
 
 from nimbus_server.errors import NimbusError, Reason, StartupError
 from nimbus_server.rpc.status import error_json
+from nimbus_server.stream.request import project_of
 from nimbus_server.stream.socket_stream import CLOSE_SECONDS_MAX, STALLED_SECONDS_MAX, SocketStreams
 
-ROUTE = re.compile(r"/ws/projects/([^/]+)")
 PING_SECONDS = 20.0
 CLIENT_MESSAGE_BYTES_MAX = 4096
 # More of them are no sign of life: each is answered at once, into a buffer that the library does not bound.
@@ -98,10 +96,9 @@ class WebSockets:
                 await self._server.wait_closed()
 
     def _before_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
-        path = unquote(request.path.partition("?")[0])
-        if path == "/health":
+        if request.path == "/health":
             return connection.respond(200 if self._ready else 503, "")
-        if ROUTE.fullmatch(path):
+        if project_of(request.path):
             return None
         error = NimbusError(Reason.ROUTE_NOT_FOUND, "This API has no such route. /docs lists them.")
         response = connection.respond(404, orjson.dumps(error_json(error)).decode())

@@ -163,14 +163,13 @@ def moment(text: str, now: datetime) -> datetime:
     Raises StartupError.
     """
     try:
-        if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
+        if ago := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
             return now - timedelta(**{UNITS[ago[2]]: int(ago[1])})
-        at = read_time(f"{text}T00:00" if DATE.fullmatch(text) else text)
+        return read_time(f"{text}T00:00" if DATE.fullmatch(text) else text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise StartupError(
             f"--since takes a time such as 2026-01-31T12:00, or 90s, 10m, 2h or 7d ago, and not {text!r}."
         ) from None
-    return at.astimezone(UTC)
 
 
 def _object(text: str) -> Mapping[str, object]:

@@ -17,8 +17,11 @@ from conftest import Account, Stack, new_account
 from credentials import person
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from outcomes import rest_failure
 from surface import ROUTES, RPCS, Route
 from transports import over_rest, send
+
+from nimbus_server.errors import Reason
 
 JSON = {"content-type": "application/json"}
 WITH_BODY = [route for route in ROUTES if route.body_schema]
@@ -118,6 +121,31 @@ def test_a_wrong_query_is_the_clients_error(stack: Stack, someone: Account, rout
         check_answer(answer, (str(route), query[:200]))
         if query.startswith(("nope", "%00", "json")):
             assert answer.status == 400
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_a_parameter_that_a_route_does_not_have_is_refused(stack: Stack, someone: Account, route: Route) -> None:
+    """What stands in the path or the body is no parameter, and the query of one call does not reach another's."""
+    for name in {"nope", "json_body", "project_id", "consumer", "name", "email"} - {*route.query}:
+        body = body_with(route, someone, {}) if route.body_schema else None
+        target = f"{url_of(route, someone)}?{name}={someone.project_id}"
+        answer = send(stack, route.method, target, body, {**JSON, **someone.bearer})
+        assert (answer.status, rest_failure(answer).reason) == (400, Reason.FIELD_UNKNOWN), (target, answer)
+
+
+def test_a_query_does_not_say_what_is_deleted(stack: Stack, account: Account) -> None:
+    created = send(stack, "POST", "/v1/projects", b'{"name": "x"}', {**JSON, **account.bearer})
+    projects = [f"/v1/projects/{created.json['project']['id']}", f"/v1/projects/{account.project_id}"]
+    assert send(stack, "DELETE", f"{projects[0]}?project_id={account.project_id}", None, account.bearer).status == 400
+    assert [send(stack, "GET", project, None, account.bearer).status for project in projects] == [200, 200]
+
+
+@pytest.mark.parametrize("position", ["1_0", "\u0663", "+1", " 1", "1.5", ""])
+def test_a_number_as_text_is_digits(stack: Stack, someone: Account, position: str) -> None:
+    target = f"/v1/projects/{someone.project_id}/consumers/x/ack"
+    body = json.dumps({"position": position}).encode()
+    answer = send(stack, "POST", target, body, {**JSON, **someone.bearer})
+    assert (answer.status, rest_failure(answer).reason) == (400, Reason.FIELD_INVALID)
 
 
 @pytest.mark.parametrize("route", WITH_ID, ids=str)

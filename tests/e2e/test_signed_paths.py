@@ -1,14 +1,17 @@
 """A signature is over the path and query as they were sent, whatever they are rewritten to on their way."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from conftest import Account, Stack
 from credentials import machine, person
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from outcomes import Answer, rest_failure
-from sockets import socket_at
+from sockets import end, reason_of, socket_at
 from transports import send, send_raw
 from websockets.exceptions import InvalidStatus
 
@@ -84,6 +87,48 @@ def test_a_signature_of_one_spelling_is_not_good_for_another(stack: Stack, accou
                 assert is_mismatch(send(stack, "GET", other + query, None, machine(account)("GET", path + query, b"")))
 
 
+@st.composite
+def spelled(draw: st.DrawFn, path: str) -> str:
+    """A path with any of its characters percent-encoded, and with segments that lead nowhere."""
+    segments = []
+    for segment in path[1:].split("/"):
+        segments += draw(st.lists(st.sampled_from([".", "%2E", "x/..", "%2f/%2e.", "/.."]), max_size=1))
+        segments.append("".join(draw(st.sampled_from([c, percent(c), percent(c, low=True)])) for c in segment))
+    return "/" + "/".join(segments)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=spelled("/v1/metrics"))
+def test_any_spelling_reaches_the_route_that_was_signed(stack: Stack, account: Account, path: str) -> None:
+    target = f"{path}?project_id={account.project_id}"
+    assert signed(stack, account, "GET", target).status == 200
+    headers = machine(account)("GET", f"/v1/metrics?project_id={account.project_id}", b"")
+    assert path == "/v1/metrics" or is_mismatch(send(stack, "GET", target, None, headers))
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
+def test_http_2_carries_the_path_as_http_1_1_does(stack: Stack, account: Account, protocol: str) -> None:
+    path = f"/v1/x/../%65vents?project_id={account.project_id}&name=a%7eb"
+    for sent, status in ((path, "200"), (path.replace("%7e", "%7E"), "403"), (f"{path}&", "403")):
+        headers = [f"-H{name}: {value}" for name, value in machine(account)("GET", path, b"").items()]
+        command = ["curl", "-sS", "-o/dev/null", "-w%{http_code}", "--path-as-is", protocol, *headers]
+        done = subprocess.run([*command, f"{stack.url}{sent}"], capture_output=True, text=True, timeout=20, check=True)
+        assert done.stdout == status
+
+
+def test_a_question_mark_without_a_query_is_signed_and_means_nothing(stack: Stack, account: Account) -> None:
+    body = json.dumps({"project_id": account.project_id, "events": [{"name": "x"}]}).encode()
+    consumers = f"/v1/projects/{account.project_id}/consumers"
+    for method, path, sent, status in (
+        ("POST", "/v1/events", body, 200),
+        ("GET", consumers, None, 200),
+        ("DELETE", f"{consumers}/x", None, 404),
+    ):
+        answer = signed(stack, account, method, f"{path}?", sent)
+        assert answer.status == status, (method, answer)
+        assert is_mismatch(send(stack, method, f"{path}?", sent, machine(account)(method, path, sent or b"")))
+
+
 def test_an_absolute_target_is_signed_as_its_path(stack: Stack, account: Account) -> None:
     path = f"/v1/%65vents?project_id={account.project_id}"
     fields = {"host": "x", **machine(account)("GET", path, b"")}
@@ -108,9 +153,21 @@ async def test_the_path_of_a_websocket_may_be_written_in_any_way(stack: Stack, a
         of_another = machine(account)("GET", path, b"")
         async with socket_at(stack, path + "&name=c", lambda *_, headers=of_another: headers) as socket:
             assert json.loads(await socket.recv())["code"] == 7
-    with pytest.raises(InvalidStatus):
-        async with socket_at(stack, f"/ws/projects/{account.project_id}%2F", person(account)):
-            pass
+    async with socket_at(stack, f"/ws/projects/{account.project_id}%2F", person(account)) as socket:
+        _, error = await end(socket)
+        assert reason_of(error) == Reason.FIELD_INVALID
+    for other in (f"/ws/projects%2F{account.project_id}", f"/ws/./projects/{account.project_id}", "/ws/projects/"):
+        with pytest.raises(InvalidStatus, match="404"):
+            async with socket_at(stack, other, machine(account)):
+                pass
+
+
+async def test_no_header_stands_for_the_path_of_a_websocket(stack: Stack, account: Account) -> None:
+    path = f"/ws/projects/{account.project_id}"
+    forged = {"x-nimbus-path": path, "x-envoy-original-path": path, **machine(account)("GET", path, b"")}
+    async with socket_at(stack, f"{path}?name=c", lambda *_: forged) as socket:
+        _, error = await end(socket)
+        assert reason_of(error) == Reason.SIGNATURE_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -125,6 +182,10 @@ async def test_the_path_of_a_websocket_may_be_written_in_any_way(stack: Stack, a
         ("limit=", Reason.FIELD_INVALID),
         ("limit=x", Reason.FIELD_INVALID),
         ("limit=1.5", Reason.FIELD_INVALID),
+        ("limit=1_0", Reason.FIELD_INVALID),
+        ("limit=%2B5", Reason.FIELD_INVALID),
+        ("limit=%095", Reason.FIELD_INVALID),
+        ("limit=%EF%BC%95", Reason.FIELD_INVALID),
         ("limit=99999999999999999999", Reason.FIELD_INVALID),
         ("name=%zz", Reason.REQUEST_UNPARSABLE),
         ("name=%ff", Reason.REQUEST_UNPARSABLE),

@@ -92,6 +92,13 @@ def test_queries(stack: Stack, someone: Account, path: str, name: str, encode: C
         assert (failure.reason, failure.violations) == (Reason.FIELD_INVALID, (name,)), (time, answer)
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+@pytest.mark.parametrize(("path", "name"), QUERIES)
+def test_moments_that_utc_has_no_year_for(stack: Stack, someone: Account, path: str, name: str, time: str) -> None:
+    answer = send(stack, "GET", f"{path}?project_id={someone.project_id}&{name}={quote(time)}", None, someone.bearer)
+    assert (answer.status, rest_failure(answer).reason) == (400, Reason.FIELD_INVALID)
+
+
 def test_cursors(stack: Stack, someone: Account) -> None:
     start = f"/v1/events?project_id={someone.project_id}&after_id=ffffffff-ffff-ffff-ffff-ffffffffffff&after_ts="
     for form in FORMS:

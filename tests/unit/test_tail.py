@@ -31,7 +31,21 @@ def test_since_is_a_time_or_how_long_ago(text: str, expected: datetime) -> None:
     assert moment(text, NOW) == expected
 
 
-@pytest.mark.parametrize("text", ["", "10", "10 m", "-1m", "yesterday", "999999999d", "2026-13-01"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10",
+        "10 m",
+        "-1m",
+        "yesterday",
+        "999999999d",
+        "2026-13-01",
+        "\uff11m",
+        "0001-01-01T00:00+01:00",
+        "2026-W01-1",
+    ],
+)
 def test_any_other_since_is_refused(text: str) -> None:
     with pytest.raises(StartupError, match="--since takes"):
         moment(text, NOW)

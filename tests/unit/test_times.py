@@ -68,6 +68,16 @@ def test_digits_beyond_microseconds_are_cut_off() -> None:
     assert read_plain_utc(["2025-11-01T12:00:00.1234569Z"]) == [micros(NOON) + 123_456]
 
 
+def test_a_leap_second_keeps_its_fraction_and_offset() -> None:
+    assert read_utc("2025-11-01t17:29:60.25+05:30") == micros(NOON) + 250_000
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59.5-00:01", "9999-12-31T23:59:60"])
+def test_a_moment_outside_the_years_of_utc_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="9999"):
+        read_time(text)
+
+
 def test_without_an_offset_a_time_is_naive() -> None:
     assert read_time("2025-11-01T12:00") == NOON.replace(tzinfo=None)
     assert read_time("2025-11-01T12:00Z") == NOON
@@ -106,10 +116,36 @@ def test_a_time_is_what_the_model_says(text: str) -> None:
     assert read_utc(text) == model(text)
 
 
-@given(st.lists(TIMES | st.sampled_from(FORMS + NO_TIMES) | st.none() | st.integers(), max_size=3))
+# One character that should not be there, or not in that place.
+NEARLY = st.builds(
+    lambda text, place, char: text[: place % len(text)] + char + text[place % len(text) + 1 :],
+    TIMES | st.sampled_from(FORMS),
+    st.integers(0, 40),
+    st.sampled_from("0369+-:.,TWZ \n\uff12") | st.just(""),
+)
+GRAMMAR = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+
+
+@given(NEARLY)
+def test_what_is_nearly_a_time_is_read_by_the_grammar_or_refused(text: str) -> None:
+    try:
+        read = read_utc(text)
+    except ValueError:
+        assert read_plain_utc([text]) is None
+    else:
+        assert GRAMMAR.fullmatch(text)
+        assert read == model(text)
+
+
+@given(st.lists(TIMES | NEARLY | st.sampled_from(FORMS + NO_TIMES) | st.none() | st.integers(), max_size=3))
 @example([{str(n): n for n in range(30)}])
 @example(["2025-11-01T12:00:00Z\n2025-11-01T12:00:00Z"])
 @example(["2025-11-01T12:00:00Z", "2025-11-01T24:00:00Z"])
+@example(["2025-11-01T12:00:00+05:75"])
+@example(["2025+11+01T12:00:00Z"])
+@example(["0001-01-01T00:00:00+23:59"])
 def test_many_at_once_are_each_as_it_is_alone(texts: list[Any]) -> None:
     together = read_plain_utc(texts)
     assert together is None or together == [read_utc(text) for text in texts]
@@ -117,5 +153,6 @@ def test_many_at_once_are_each_as_it_is_alone(texts: list[Any]) -> None:
 
 @given(st.lists(st.datetimes(datetime(1000, 1, 1), timezones=st.just(UTC)), min_size=1))  # noqa: DTZ001
 def test_times_of_the_common_form_are_read_at_once(moments: list[datetime]) -> None:
-    texts = [f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06}Z" for at in moments]
-    assert read_plain_utc(texts) == [micros(at) for at in moments]
+    for zone in ("Z", "+00:00"):
+        texts = [f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06}{zone}" for at in moments]
+        assert read_plain_utc(texts) == [micros(at) for at in moments]

@@ -17,8 +17,9 @@ def signature_headers(
     """The three headers (over gRPC: metadata) that sign one call.
 
     `method_or_path` is the RPC's full name (`/nimbus.v1.EventService/IngestEvents`), or over REST the path with its
-    query. `body` is exactly what travels: the serialized request, or the HTTP body. `timestamp` is in unix seconds; the
-    default is now, to the microsecond, so that two calls with the same body are not taken for one and its replay.
+    query, percent-encoded as it is sent. `body` is exactly what travels: the serialized request, or the HTTP body.
+    `timestamp` is in unix seconds; the default is now, to the microsecond, so that two calls with the same body are not
+    taken for one and its replay.
     """
     stamp = str(timestamp) if isinstance(timestamp, int) else f"{time.time() if timestamp is None else timestamp:.6f}"
     signed = f"{stamp}:{http_method.upper()}:{method_or_path}:".encode() + body

@@ -38,7 +38,8 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     The signature is `HMAC-SHA256(secret, "{timestamp}:{METHOD}:{path}:" + body)` in lower-case hex. It travels in
     `x-api-signature`, with `x-api-key-id` and `x-api-timestamp` (unix seconds, fractions allowed, at most 300 seconds
     from the server's clock). Over gRPC METHOD is `POST`, path the RPC's full name (`/nimbus.v1.EventService/IngestEvents`)
-    and body the serialized request. Over REST they are the HTTP method, the path with its query, and the body as sent.
+    and body the serialized request. Over REST they are the HTTP method, the path with its query, and the body, byte by
+    byte as they are sent: a path is signed as it is percent-encoded, without scheme and host.
     """
     ACCESS_STREAM: _Access.ValueType  # 5
     """As ACCESS_PROJECT, or whoever has a token of CreateStreamToken, in the request's `token`."""
@@ -60,7 +61,8 @@ ACCESS_PROJECT: Access.ValueType  # 4
 The signature is `HMAC-SHA256(secret, "{timestamp}:{METHOD}:{path}:" + body)` in lower-case hex. It travels in
 `x-api-signature`, with `x-api-key-id` and `x-api-timestamp` (unix seconds, fractions allowed, at most 300 seconds
 from the server's clock). Over gRPC METHOD is `POST`, path the RPC's full name (`/nimbus.v1.EventService/IngestEvents`)
-and body the serialized request. Over REST they are the HTTP method, the path with its query, and the body as sent.
+and body the serialized request. Over REST they are the HTTP method, the path with its query, and the body, byte by
+byte as they are sent: a path is signed as it is percent-encoded, without scheme and host.
 """
 ACCESS_STREAM: Access.ValueType  # 5
 """As ACCESS_PROJECT, or whoever has a token of CreateStreamToken, in the request's `token`."""

@@ -78,8 +78,9 @@ class Event(_message.Message):
         the time of arrival where the request is not signed.
 
         As text, in JSON and in queries, every time has the same forms: RFC 3339 such as `2026-01-31T12:00:00.5Z`, where `t`
-        or a space may stand for `T` and `z` for `Z`, the seconds may be left out, and a time without an offset is UTC.
-        Second 60 is the first moment of the next minute; digits beyond microseconds are cut off.
+        or a space may stand for `T` and `z` for `Z`, the seconds may be left out, and a time without an offset is UTC. A
+        fraction has 1 to 9 digits; those beyond microseconds are cut off. Second 60 is the first of the next minute. Any
+        other text is refused with FIELD_INVALID.
         """
 
     @_builtins.property
@@ -453,11 +454,11 @@ class ListEventsRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only events at or after this time, which over REST has the forms of `ts` of an Event. Default: no bound."""
+        """Only events at or after this time, in the forms of `ts` of an Event. Default: no bound."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Only events before this time. Default: no bound."""
+        """Only events before this time, in the forms of `ts` of an Event. Default: no bound."""
 
     @_builtins.property
     def after_ts(self) -> _timestamp_pb2.Timestamp:

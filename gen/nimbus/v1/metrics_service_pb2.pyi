@@ -39,11 +39,11 @@ class QueryMetricsRequest(_message.Message):
     """Most buckets to return, 1 to 10,000. Default 100."""
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
-        """Only the buckets from the one that holds this time. Default: no bound."""
+        """Only the buckets from the one that holds this time, in the forms of `ts` of an Event. Default: no bound."""
 
     @_builtins.property
     def end(self) -> _timestamp_pb2.Timestamp:
-        """Only the buckets that start before this time. Default: no bound."""
+        """Only the buckets that start before this time, in the forms of `ts` of an Event. Default: no bound."""
 
     @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -238,7 +238,7 @@ class StreamEventsRequest(_message.Message):
     """From CreateStreamToken, where no header can be sent. It stands in no log of Nimbus."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """With the first event that the server received at or after this time, such as 2026-01-31T12:00:00Z; latest, where
+        """With the first event that the server received at or after this time, in the forms of `ts` of an Event; latest, where
         there is none yet. Some that were received up to 15 seconds earlier may follow.
         """
 
