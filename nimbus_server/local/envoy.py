@@ -26,29 +26,30 @@ HEADER_BYTES_MAX = 60 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LocalReply:
-    """An answer that Envoy gives by itself; `code` is the number of a google.rpc.Code."""
+    """An answer that Envoy gives by itself; `code` is the number of a google.rpc.Code.
+
+    `has_cause` says that another sentence follows the message: what Envoy, or a route, says of the cause.
+    """
 
     status: int
     code: int
     reason: Reason
     message: str
     retry_after: int | None = None
+    has_cause: bool = False
 
-    @property
-    def reaches_grpc(self) -> bool:
-        """Whether it can happen to a gRPC call; what is wrong with one is otherwise found out by a worker."""
-        return self.status in {400, 429, 431, 502, 503, 504}
+    def grpc_message(self, cause: str) -> str:
+        """The message with its cause, if any. ASCII without a percent sign: that is as `grpc-message` has it."""
+        return f"{self.message} {cause}".rstrip()
 
-    @property
-    def grpc_details(self) -> str:
+    def grpc_details(self, cause: str) -> str:
         """The value of `grpc-status-details-bin`: google.rpc.Status in base64 without padding."""
-        message = self.message.removesuffix(" %LOCAL_REPLY_BODY%")
-        status = status_of(NimbusError(self.reason, message, retry_after_seconds=self.retry_after))
+        status = status_of(NimbusError(self.reason, self.grpc_message(cause), retry_after_seconds=self.retry_after))
         return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
 
 
 LOCAL_REPLIES = (
-    LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "The request can't be read. %LOCAL_REPLY_BODY%"),
+    LocalReply(400, 3, Reason.REQUEST_UNPARSABLE, "The request can't be read.", has_cause=True),
     LocalReply(
         403,
         3,

@@ -52,7 +52,9 @@ Global___EventOutcome: _TypeAlias = EventOutcome  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """An event as it is sent."""
+    """An event as it is sent. Its texts are kept and compared byte for byte: another case, or another Unicode normal form,
+    is another name, user or key.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
