@@ -18,15 +18,21 @@ PROBE_SECONDS_MIN, PROBE_SECONDS_MAX = 0.02, 0.5
 
 
 class Backoff:
-    """The pauses before restarts: none before the first, then 0.5 s doubling to 5 s, over again after 30 s of life."""
+    """The pauses before restarts: none before the first, then 0.1 s doubling to 5 s.
+
+    Over again after SERVED_SECONDS of service: a process that was killed is missed, one that dies by itself soon after
+    each start only takes from the others.
+    """
+
+    SERVED_SECONDS = 5.0
 
     def __init__(self) -> None:
         self._next = 0.0
 
-    def pause_after(self, lived_seconds: float) -> float:
-        """Seconds to wait before the next start of a process that lived so long."""
-        pause = 0.0 if lived_seconds >= 30 else self._next
-        self._next = 0.5 if pause == 0 else min(pause * 2, 5.0)
+    def pause_after(self, served_seconds: float) -> float:
+        """Seconds to wait before the next start of a process that served for so long."""
+        pause = 0.0 if served_seconds >= self.SERVED_SECONDS else self._next
+        self._next = 0.1 if pause == 0 else min(pause * 2, 5.0)
         return pause
 
 
@@ -47,6 +53,7 @@ class Child:
         self._leash = leash
         self._process: asyncio.subprocess.Process | None = None
         self._ended_at = 0.0
+        self._ready_at: float | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -92,8 +99,8 @@ class Child:
         backoff = Backoff()
         attempts, said_before = 0, ""
         while True:
-            started = time.monotonic()
             since = logs.size(self.program.log)
+            self._ready_at = None
             ended = await self._run()
             if self._stopping.is_set():
                 return
@@ -104,7 +111,7 @@ class Child:
                 self._fail(f"{self.program.name} can't be started: it {ended}.", words)
                 return
             self._ended_at = time.monotonic()
-            pause = backoff.pause_after(self._ended_at - started)
+            pause = backoff.pause_after(0.0 if self._ready_at is None else self._ended_at - self._ready_at)
             again = f"again in {pause:.1f} s" if pause else "again now"
             self._console.warn(f"{self.program.name} {ended}; starting it {again}. Log: {self.program.log}")
             if words and words != said_before:
@@ -157,6 +164,7 @@ class Child:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, PROBE_SECONDS_MAX)
+        self._ready_at = time.monotonic()
         if self._first_ready.done():
             self._console.line(f"{self.program.name} is back after {time.monotonic() - self._ended_at:.1f} s.")
         else:

@@ -21,7 +21,7 @@ CHECKOUT_TIMEOUT_SECONDS = 5.0
 MAX_WAITING = 1000
 # Between attempts to connect while the database is away. After it the pool gives a connection up, and is told to look
 # whether it needs one: the pauses of its own double each time, and would outlast the outage by as long again.
-RECONNECT_SECONDS = 0.5
+RECONNECT_SECONDS = 0.1
 
 # What says that the database is away, full, or for the moment a standby that takes no writes.
 AWAY = (

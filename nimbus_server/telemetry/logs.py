@@ -19,7 +19,7 @@ class _NoBrokenStreams(logging.Filter):
 
 
 class _SeldomTheSame(logging.Filter):
-    """Of messages that are alike leaves out those within REPEAT_SECONDS: the pool tries to connect twice a second."""
+    """Of messages that are alike leaves out those within REPEAT_SECONDS: the pool tries to connect time and again."""
 
     def __init__(self) -> None:
         super().__init__()
