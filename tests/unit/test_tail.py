@@ -1,15 +1,19 @@
 """What `nimbus tail` makes of what is typed, and of what somebody sent."""
 
 import json
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from test_times import FORMS, NO_TIMES, NOON
 
 from nimbus_client import StoredEvent
 from nimbus_server.errors import StartupError
 from nimbus_server.tail.command import moment
 from nimbus_server.tail.show import json_of, line_of
 from nimbus_server.terminal import visible
+from nimbus_server.times import read_time
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, 7_000, tzinfo=UTC)
 EVENT = StoredEvent("i", 7, "sign\tup", None, {"n": 2**70, "é": "\x1b\n"}, NOW, None, NOW)
@@ -29,6 +33,29 @@ EVENT = StoredEvent("i", 7, "sign\tup", None, {"n": 2**70, "é": "\x1b\n"}, NOW,
 )
 def test_since_is_a_time_or_how_long_ago(text: str, expected: datetime) -> None:
     assert moment(text, NOW) == expected
+
+
+@pytest.fixture
+def kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine of another zone."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("kolkata")
+@pytest.mark.parametrize("text", FORMS)
+def test_since_takes_each_form_of_a_time_and_is_of_this_zone_without_an_offset(text: str) -> None:
+    in_utc = moment(text, NOW)
+    assert in_utc == (NOON if read_time(text).tzinfo else NOON - timedelta(hours=5, minutes=30))
+
+
+@pytest.mark.parametrize("text", [text for text in NO_TIMES if text != "2025-11-01"])
+def test_since_takes_no_other_form_but_a_date(text: str) -> None:
+    with pytest.raises(StartupError, match="--since takes"):
+        moment(text, NOW)
 
 
 @pytest.mark.parametrize(
