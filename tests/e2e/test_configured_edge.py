@@ -64,6 +64,15 @@ def test_the_limit_covers_all_routes_together_and_no_header_evades_it(own: Stack
         assert send(own, "GET", "/v1/nope", None, headers, source).status == 429
 
 
+def test_another_spelling_of_a_path_or_a_query_does_not_evade_the_limit(own: Stack) -> None:
+    source = "127.0.0.19"
+    for path in ("/%68ealth", "/x/../health", "/x\\..\\health", "/health?"):
+        assert statuses(own, source, 2, path=path) == [200] * 2
+    assert statuses(own, source, PER_MINUTE - 8) == [200] * (PER_MINUTE - 8)
+    for path in ("/%68ealth", "/health?x=1", "/health"):
+        assert statuses(own, source, 1, path=path) == [429]
+
+
 def _many(stack: Stack, path: str, source: str) -> list[Answer]:
     return [send(stack, "GET", path, source=source) for _ in range(PER_MINUTE // 2)]
 
