@@ -231,7 +231,7 @@ def bench(
     in_flight: Annotated[int, typer.Option(min=1, max=256, help="Batches that wait for their answer.")] = 8,
     batch: Annotated[int, typer.Option(min=1, max=1000, help="Events in a batch.")] = 1000,
     project: Annotated[
-        str | None,
+        UUID | None,
         typer.Option(help="Send to this project and leave the events there.", show_default="a temporary one"),
     ] = None,
     key_id: Annotated[str | None, typer.Option(help="Its API key; the secret is in NIMBUS_BENCH_SECRET.")] = None,
@@ -245,7 +245,7 @@ def bench(
     secret = os.environ.get("NIMBUS_BENCH_SECRET")
     if (project is None) != (key_id is None) or (project is not None and not secret):
         _fail("A project of yours takes --project, --key-id and the key's secret in NIMBUS_BENCH_SECRET, all three.")
-    key = (project, key_id, secret) if project and key_id and secret else None
+    key = (str(project), key_id, secret) if project and key_id and secret else None
     options = Options(url, grpc_target, seconds, Load(connections, in_flight, batch), key, markdown)
     raise typer.Exit(_run(lambda: measure(options)))
 

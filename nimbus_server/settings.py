@@ -1,6 +1,7 @@
 """The `NIMBUS_*` environment variables as one frozen object."""
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -161,6 +162,16 @@ def unknown_variables() -> list[str]:
     """Names of `NIMBUS_*` variables in the environment that mean nothing to this version."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CREDENTIALS
     return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def require_sendable(given: Mapping[str, str | None]) -> None:
+    """Raise StartupError for what no address and no header can carry: anything but printable ASCII.
+
+    `given` are values by the option or variable that they came in.
+    """
+    for name, value in given.items():
+        if value is not None and not (value.isascii() and value.isprintable()):
+            raise StartupError(f"{name} has a character that is not printable ASCII. Is it copied whole, and no more?")
 
 
 def require_secrets(settings: Settings) -> None:

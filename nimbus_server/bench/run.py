@@ -17,6 +17,7 @@ from nimbus_server.bench.report import ADVICE, sheet_of
 from nimbus_server.bench.scenarios import Load, Scenario, hourly_counts, scenarios
 from nimbus_server.bench.target import Target, temporary_project
 from nimbus_server.errors import StartupError
+from nimbus_server.settings import require_sendable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ async def bench(options: Options) -> int:
     """
     if not _is_http(options.url):
         raise StartupError(f"--url must be an http:// address, which {options.url!r} is not: TLS is not measured.")
+    _, key_id, secret = options.key or (None, None, None)
+    require_sendable({"--grpc-target": options.grpc_target, "--key-id": key_id, "NIMBUS_BENCH_SECRET": secret})
     async with _project(options) as target:
         await _check(target)
         bars = Progress(

@@ -110,6 +110,8 @@ async def _follow(source: Source, options: Options) -> None:
             user_id=options.user_id,
             props=None if options.props is None else _object(options.props),
         )
+    except UnicodeError:
+        raise StartupError("--name and --user take text in UTF-8.") from None
     except ValueError:
         raise StartupError("--after, --since and --earliest do not go together.") from None
     show = lines_for_programs() if options.as_json else lines_for_people()

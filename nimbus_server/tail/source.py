@@ -21,7 +21,7 @@ from nimbus_server.importer.store import check_project
 from nimbus_server.importer.target import with_database
 from nimbus_server.local import own_secrets
 from nimbus_server.local.folder import DataFolder
-from nimbus_server.settings import Settings
+from nimbus_server.settings import Settings, require_sendable
 from nimbus_server.tail.store import sealed_key
 
 
@@ -66,6 +66,7 @@ def remote_source(target: str, key_id: str | None, *, tls: bool) -> Source:
     if "://" in target:
         raise StartupError("--grpc-target is HOST:PORT, without http://, such as localhost:50051.")
     secret, token = os.environ.get("NIMBUS_TAIL_SECRET"), os.environ.get("NIMBUS_TOKEN")
+    require_sendable({"--grpc-target": target, "--key-id": key_id, "NIMBUS_TAIL_SECRET": secret, "NIMBUS_TOKEN": token})
     if key_id and secret:
         return Source([target], key=ApiKey(key_id, secret), tls=tls)
     if token and not key_id:

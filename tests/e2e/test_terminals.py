@@ -153,6 +153,33 @@ def test_what_is_refused_is_said_in_the_encoding_of_the_terminal(command: str) -
     assert b"\x1b" not in said
 
 
+ELSEWHERE = ("tail", NOWHERE, "--grpc-target", "127.0.0.1:1")
+LOAD = ("bench", "--url", "http://127.0.0.1:1")
+UNSENDABLE = {
+    "a target to watch": ("--grpc-target", {"NIMBUS_TOKEN": "t"}, ("tail", NOWHERE, "--grpc-target", BAD)),
+    "a key to watch with": ("--key-id", {"NIMBUS_TAIL_SECRET": "s"}, (*ELSEWHERE, "--key-id", BAD)),
+    "its secret": ("NIMBUS_TAIL_SECRET", {"NIMBUS_TAIL_SECRET": os.fsdecode(BAD)}, (*ELSEWHERE, "--key-id", "k")),
+    "a token": ("NIMBUS_TOKEN", {"NIMBUS_TOKEN": os.fsdecode(BAD)}, ELSEWHERE),
+    "a user": ("--user", {"NIMBUS_TOKEN": "t"}, (*ELSEWHERE, "--user", BAD)),
+    "a name": ("--name", {"NIMBUS_TOKEN": "t"}, (*ELSEWHERE, "--name", BAD)),
+    "a target to measure": ("--grpc-target", {}, (*LOAD, "--grpc-target", BAD)),
+    "a key to measure with": (
+        "--key-id",
+        {"NIMBUS_BENCH_SECRET": "s"},
+        (*LOAD, "--project", NOWHERE, "--key-id", BAD),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNSENDABLE)
+def test_what_cannot_be_sent_is_named(what: str) -> None:
+    name, environment, arguments = UNSENDABLE[what]
+    status, said = run({"PYTHONIOENCODING": "ascii", **environment}, *arguments)
+    assert status == 1
+    assert name.encode() in said
+    assert b"Traceback" not in said
+
+
 def test_settings_are_shown_as_they_are_but_for_what_cannot_be(kind: tuple[dict[str, str], str]) -> None:
     environment, encoding = kind
     status, said = run({**environment, "NIMBUS_APP_NAME": f"{WORDS[0]}[/x]\x1b[31m"}, "config")

@@ -38,7 +38,7 @@ def main() -> int:
     try:
         for name, value in headers_for(*sys.argv[1:]).items():
             print(f"{name}: {value}")
-    except (KeyError, json_format.ParseError, UnicodeError) as error:
+    except (KeyError, TypeError, json_format.ParseError, UnicodeError) as error:
         print(f"This can't be signed: {error}", file=sys.stderr)
         return 1
     return 0
