@@ -1,4 +1,4 @@
-"""Renders the one Envoy configuration from `envoy/envoy.yaml.j2`."""
+"""Renders the one Envoy configuration from the templates in `envoy/`."""
 
 import base64
 import os
@@ -112,12 +112,13 @@ def render(settings: Settings, sockets: Sockets) -> str:
     """
     # YAML, not HTML: values go through `tojson`.
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_part("envoy.yaml.j2").parent),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701
         keep_trailing_newline=True,
     )
     swagger = _swagger_ui()
-    return environment.from_string(_part("envoy.yaml.j2").read_text(encoding="utf-8")).render(
+    return environment.get_template("envoy.yaml.j2").render(
         admin_socket=_path(sockets.admin),
         sockets=[_path(socket) for socket in sockets.workers],
         websocket_sockets=[_path(socket) for socket in sockets.websockets],
@@ -137,6 +138,7 @@ def render(settings: Settings, sockets: Sockets) -> str:
         request_timeout_seconds=settings.request_timeout_seconds,
         descriptors=_generated("descriptors.binpb"),
         services=[f"nimbus.v1.{name}" for name in SERVICES],
+        normalize_path=_part("normalize_path.lua"),
         docs={
             "page": _part("docs.html"),
             "openapi": _generated("openapi.json"),
@@ -171,9 +173,9 @@ def _all_but(word: str) -> str:
 
 
 def _part(name: str) -> Path:
-    """A file of `envoy/`: beside this module in an installed wheel, at the top of a checkout otherwise."""
-    here = Path(__file__).parent
-    for path in (here / name, here.parents[1] / "envoy" / name):
+    """A file of `envoy/`: inside the package in an installed wheel, at the top of a checkout otherwise."""
+    package = Path(__file__).parents[1]
+    for path in (package / "envoy" / name, package.parent / "envoy" / name):
         if path.is_file():
             return path
     raise StartupError(f"This installation of Nimbus lacks {name}. Install it again.")
