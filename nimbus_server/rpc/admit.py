@@ -2,12 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
-from grpc import HandlerCallDetails
-from grpc.aio import EOF, ServerInterceptor
+from grpc.aio import EOF
 
 from nimbus.v1.access_pb2 import Access
 from nimbus_server.accounts.caller import Caller, Machine, current_caller
@@ -15,32 +13,26 @@ from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.rpc.admission import Admission
 from nimbus_server.rpc.call import Call, Context, current_call
 from nimbus_server.rpc.door import Door
+from nimbus_server.rpc.interceptor import RpcInterceptor
 from nimbus_server.rpc.json_body import read_json_body
 from nimbus_server.rpc.query import merge_query, parse_query
-from nimbus_server.rpc.registry import Continuation, Handler, Rpc, Unread, method_of, with_method
+from nimbus_server.rpc.registry import Rpc, Unread
 
 
-class AdmitInterceptor(ServerInterceptor):
+class AdmitInterceptor(RpcInterceptor):
     """Finds room for the request and out who calls, as the RPC's access option asks, and parses it.
 
     Requests arrive as the bytes on the wire, because those are what a gRPC client signed.
     """
 
     def __init__(self, rpcs: Mapping[str, Rpc], admission: Admission) -> None:
-        self._rpcs = rpcs
+        super().__init__(rpcs)
         self._admission = admission
         self._door = Door()
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: HandlerCallDetails
-    ) -> "Handler | None":
+    def wrapper(self, rpc: Rpc) -> Callable[..., Any]:
         """See the class."""
-        handler = await continuation(handler_call_details)
-        rpc = self._rpcs.get(handler_call_details.method)
-        if handler is None or rpc is None:
-            return handler
-        admitted = self._batches if rpc.takes_stream else self._stream if rpc.gives_stream else self._answer
-        return with_method(handler, partial(admitted, rpc, method_of(handler)))
+        return self._batches if rpc.takes_stream else self._stream if rpc.gives_stream else self._answer
 
     async def _answer(self, rpc: Rpc, method: Callable[..., Any], raw: bytes, context: Context) -> Any:
         _check_size(rpc, raw)

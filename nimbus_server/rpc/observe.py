@@ -3,40 +3,29 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
-from functools import partial
 from typing import Any, NoReturn
 
-from grpc import HandlerCallDetails
-from grpc.aio import BaseError, ServerInterceptor
+from grpc.aio import BaseError
 
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.rpc.call import Call, Context, current_call, log_end, read_call, told
-from nimbus_server.rpc.registry import Continuation, Handler, Rpc, method_of, with_method
+from nimbus_server.rpc.interceptor import RpcInterceptor
+from nimbus_server.rpc.registry import Rpc
 from nimbus_server.rpc.status import TABLE, status_of
 
 
-class ObserveInterceptor(ServerInterceptor):
+class ObserveInterceptor(RpcInterceptor):
     """Gives a call its id, logs how it ended, and turns exceptions into statuses: nothing internal gets out.
 
     The outermost one: it sends the responses of a stream itself. gRPC would leave the generators of a stream that is
     cancelled to the garbage collector, which closes them late, and in any order.
     """
 
-    def __init__(self, rpcs: Mapping[str, Rpc]) -> None:
-        self._rpcs = rpcs
-
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: HandlerCallDetails
-    ) -> "Handler | None":
+    def wrapper(self, rpc: Rpc) -> Callable[..., Any]:
         """See the class."""
-        handler = await continuation(handler_call_details)
-        rpc = self._rpcs.get(handler_call_details.method)
-        if handler is None or rpc is None:
-            return handler
-        observed = self._stream if rpc.gives_stream else self._answer
-        return with_method(handler, partial(observed, rpc, method_of(handler)))
+        return self._stream if rpc.gives_stream else self._answer
 
     async def _answer(self, rpc: Rpc, method: Callable[..., Any], request: Any, context: Context) -> Any:
         call, started = _begin(rpc, context)

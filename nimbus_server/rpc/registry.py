@@ -20,8 +20,6 @@ BATCH_BYTES_MAX = 16 * 1024 * 1024
 REQUEST_BYTES_MAX = 128 * 1024
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-# What an interceptor asks for the handler that it wraps; None where nobody serves the RPC.
-Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +110,6 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
             handler = grpc.unary_unary_rpc_method_handler(_call(implementation), None, serialize)
         handlers[method.name] = handler
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
-
-
-def method_of(handler: Handler) -> Callable[..., Any]:
-    """What a handler calls with a request, or with its stream of them, and the context of the call."""
-    method = handler.unary_unary or handler.unary_stream or handler.stream_stream
-    assert method is not None  # noqa: S101 - no RPC takes a stream and gives one message
-    return method
-
-
-def with_method(handler: Handler, method: Callable[..., Any]) -> Handler:
-    """A handler of the same kind that calls this method."""
-    if not handler.response_streaming:
-        kind = grpc.unary_unary_rpc_method_handler
-    elif handler.request_streaming:
-        kind = grpc.stream_stream_rpc_method_handler
-    else:
-        kind = grpc.unary_stream_rpc_method_handler
-    return kind(method, handler.request_deserializer, handler.response_serializer)
 
 
 def _call(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, Context], Awaitable[Message]]:
