@@ -9,7 +9,8 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,6 +134,16 @@ def scratch() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def own_stack(environment: Mapping[str, str], folder: str = "data") -> Iterator[Stack]:
+    """A stack with these settings for the tests of one module, in a data folder of its own, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="nimbus-", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o755)
+        running = Stack(Path(path) / folder, {**STOPS_AT_ONCE, **environment}).start()
+        yield running
+        running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,11 @@ Tests take addresses of their own, so that none uses up another's requests.
 """
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STOPS_AT_ONCE, Account, Stack, new_account
+from conftest import Account, Stack, new_account, own_stack
 from credentials import person
 from outcomes import Answer, rest_failure
 from surface import RPCS
@@ -27,16 +25,14 @@ GET_ME = RPCS["AuthService.GetMe"]
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    environment = STOPS_AT_ONCE | {
+    environment = {
+        "NIMBUS_WORKERS": "1",
         "NIMBUS_RATE_LIMIT_ENABLED": "true",
         "NIMBUS_RATE_LIMIT_PER_MINUTE": str(PER_MINUTE),
         "NIMBUS_ALLOWED_ORIGINS": f"{ALLOWED},{ALSO_ALLOWED}",
     }
-    with tempfile.TemporaryDirectory(prefix="nimbus-") as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "data", environment, ("--workers", "1")).start()
+    with own_stack(environment) as stack:
         yield stack
-        stack.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """What pages of other origins may read: every answer where the origin is allowed, and nothing elsewhere."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
-from conftest import STOPS_AT_ONCE, Stack
+from conftest import Stack, own_stack
 from outcomes import Answer
 from transports import send
 
@@ -16,16 +14,14 @@ LIMITED = "127.0.0.77"
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    environment = STOPS_AT_ONCE | {
+    environment = {
+        "NIMBUS_WORKERS": "1",
         "NIMBUS_RATE_LIMIT_ENABLED": "true",
         "NIMBUS_RATE_LIMIT_PER_MINUTE": str(PER_MINUTE),
         "NIMBUS_ALLOWED_ORIGINS": f"{ALLOWED},http://localhost:3000",
     }
-    with tempfile.TemporaryDirectory(prefix="nimbus-") as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "data", environment, ("--workers", "1")).start()
+    with own_stack(environment) as stack:
         yield stack
-        stack.stop()
 
 
 JSON = {"content-type": "application/json"}

@@ -2,13 +2,11 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from broken_stack import BROKEN, ENVIRONMENT, list_projects, locked, without_table
-from conftest import STOPS_AT_ONCE, Account, Stack, new_account
+from conftest import Account, Stack, new_account, own_stack
 from consumer_recipes import CONSUMER_RECIPES
 from credentials import machine, person
 from error_recipes import RECIPES, World
@@ -37,11 +35,8 @@ INTERNALS = ("Traceback", "psycopg", "SELECT", "members", 'File "')
 @pytest.fixture(scope="module")
 def own() -> Iterator[World]:
     """A stack to break, with one worker and little patience."""
-    with tempfile.TemporaryDirectory(prefix="nimbus-") as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "data", STOPS_AT_ONCE | ENVIRONMENT, ("--workers", "1")).start()
+    with own_stack({**ENVIRONMENT, "NIMBUS_WORKERS": "1"}) as stack:
         yield World(stack, new_account(stack))
-        stack.stop()
 
 
 def check(outcome: Outcome, reason: Reason, violations: tuple[str, ...] = ()) -> None:

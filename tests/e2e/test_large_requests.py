@@ -1,8 +1,6 @@
 """Requests that are far larger parsed than as bytes: one at a time is parsed, and so many bytes are let in at once."""
 
 import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import STOPS_AT_ONCE, Stack, new_account
+from conftest import Stack, new_account, own_stack
 from credentials import machine
 from outcomes import Outcome
 from surface import RPCS
@@ -35,12 +33,8 @@ PADDING_TAG = b"\xa2\x06"
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    path = Path(tempfile.mkdtemp(prefix="nimbus-"))
-    path.chmod(0o755)
-    stack = Stack(path / "data", STOPS_AT_ONCE | {"NIMBUS_WORKERS": "1"}).start()
-    yield stack
-    stack.stop()
-    shutil.rmtree(path, ignore_errors=True)
+    with own_stack({"NIMBUS_WORKERS": "1"}) as stack:
+        yield stack
 
 
 def millions_of_messages(project_id: str) -> bytes:

@@ -1,19 +1,16 @@
 """A database that hangs: callers are told in time, memory stays flat, nothing is lost or doubled, and all recovers."""
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import grpc
 import psycopg
 import pytest
 import requests
-from conftest import STOPS_AT_ONCE, Account, Stack, new_account
+from conftest import Account, Stack, new_account, own_stack
 from google.rpc import error_details_pb2, status_pb2
 from test_supervision import processes, wait_until
 
@@ -30,13 +27,8 @@ PATIENCE_SECONDS = 2.5
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    path = Path(tempfile.mkdtemp(prefix="nimbus-"))
-    path.chmod(0o755)
-    environment = STOPS_AT_ONCE | {"NIMBUS_WORKERS": "1", "NIMBUS_REQUEST_TIMEOUT_SECONDS": str(PATIENCE_SECONDS)}
-    stack = Stack(path / "data", environment).start()
-    yield stack
-    stack.stop()
-    shutil.rmtree(path, ignore_errors=True)
+    with own_stack({"NIMBUS_WORKERS": "1", "NIMBUS_REQUEST_TIMEOUT_SECONDS": str(PATIENCE_SECONDS)}) as stack:
+        yield stack
 
 
 @contextmanager

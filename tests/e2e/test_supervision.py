@@ -1,8 +1,6 @@
 """`nimbus up` keeps the stack running, whatever is killed, and leaves nothing behind when it stops."""
 
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +10,7 @@ import psutil
 import psycopg
 import pytest
 import requests
-from conftest import STOPS_AT_ONCE, Stack, new_account
+from conftest import STOPS_AT_ONCE, Stack, new_account, own_stack
 
 from nimbus_client import Event, Nimbus, NimbusError
 
@@ -45,12 +43,8 @@ def answers(stack: Stack) -> bool:
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    path = Path(tempfile.mkdtemp(prefix="nimbus-"))
-    path.chmod(0o755)
-    stack = Stack(path / "data", STOPS_AT_ONCE).start()
-    yield stack
-    stack.stop()
-    shutil.rmtree(path, ignore_errors=True)
+    with own_stack({}) as stack:
+        yield stack
 
 
 VICTIMS = {

@@ -4,17 +4,15 @@ import fcntl
 import json
 import os
 import pty
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, STOPS_AT_ONCE, Account, Stack, new_account
+from conftest import ENVIRONMENT, Account, Stack, new_account, own_stack
 from tailing import send
 
 from nimbus_client import Event
@@ -36,12 +34,9 @@ FILE = b"\x1b[31m.jsonl"
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
     """A stack in the C locale, below a folder whose name is not ASCII."""
-    path = Path(tempfile.mkdtemp(prefix="nimbus-"))
-    path.chmod(0o755)
-    stack = Stack(path / "dé", {**STOPS_AT_ONCE, **C_LOCALE}).start()
-    yield stack
-    assert stack.stop() == 0, "".join(stack.lines)
-    shutil.rmtree(path, ignore_errors=True)
+    with own_stack(C_LOCALE, "dé") as stack:
+        yield stack
+        assert stack.stop() == 0, "".join(stack.lines)
 
 
 @pytest.fixture(scope="module")

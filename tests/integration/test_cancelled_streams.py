@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -89,16 +89,20 @@ async def every_stream_is_stuck(one: OneWorker, dsn: str, rpc: str) -> None:
     await until(lambda: all(s._sender and not s._waiting for s in one.worker._hub.subscriptions))
 
 
+async def cancelled_they_leave_nothing(one: OneWorker, calls: Iterable[grpc.aio.Call]) -> None:
+    for call in calls:
+        call.cancel()
+    await nothing_is_left(one)
+    await all_consumers_are_free(one, COUNT)
+    await nothing_is_left(one)
+
+
 @pytest.mark.parametrize("rpc", OPEN)
 async def test_streams_cancelled_at_their_first_message_leave_nothing(one: OneWorker, dsn: str, rpc: str) -> None:
     async with grpc.aio.insecure_channel(one.address, options=NARROW) as channel:
         calls = [OPEN[rpc](one, channel, number) for number in range(COUNT)]
         await every_stream_is_stuck(one, dsn, rpc)
-        for call in calls:
-            call.cancel()
-        await nothing_is_left(one)
-        await all_consumers_are_free(one, COUNT)
-        await nothing_is_left(one)
+        await cancelled_they_leave_nothing(one, calls)
 
 
 @pytest.mark.parametrize("rpc", ["SubscribeEvents", "StreamEvents"])
@@ -109,11 +113,7 @@ async def test_streams_cancelled_in_the_middle_of_a_message_leave_nothing(one: O
         await asyncio.gather(*(call.read() for call in calls))
         await until(lambda: all(s.position > 0 for s in one.worker._hub.subscriptions))
         await every_stream_is_stuck(one, dsn, rpc)
-        for call in calls:
-            call.cancel()
-        await nothing_is_left(one)
-        await all_consumers_are_free(one, COUNT)
-        await nothing_is_left(one)
+        await cancelled_they_leave_nothing(one, calls)
 
 
 @asynccontextmanager
