@@ -12,8 +12,11 @@ help: ## List what can be made
 run: $(VENV)/.ready ## Bring up the whole stack; options with ARGS="--http-port 8001"
 	@$(BIN)/nimbus up $(ARGS)
 
+# More than two cores: a quarter of their time, tests wait for servers to start, stop or come back.
+TESTERS ?= 3
+
 test: $(VENV)/.ready-dev ## Run all tests against real servers; options with ARGS="-k name"
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 tools: $(VENV)/.ready-dev ## Install what README's examples and development use beside Nimbus: requests, grpcurl and more
 

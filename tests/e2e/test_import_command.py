@@ -12,7 +12,7 @@ import orjson
 import psutil
 import pytest
 import requests
-from conftest import Account, Stack, new_account
+from conftest import STOPS_AT_ONCE, Account, Stack, new_account
 from importing import SECONDS_MAX, at_once, command, holds_once, listed, run, stored, wait_until_stored, write
 
 MANY = 40_000
@@ -126,7 +126,7 @@ def test_ctrl_c_says_how_far_it_came(stack: Stack, account: Account, history: Pa
 
 
 def test_a_database_that_dies_is_waited_for(scratch: Path, history: Path) -> None:
-    own = Stack(scratch / "data", arguments=("--workers", "1")).start()
+    own = Stack(scratch / "data", {**STOPS_AT_ONCE, "NIMBUS_WORKERS": "1"}).start()
     try:
         project_id = new_account(own).project_id
         running = command(own, "--project", project_id, history)

@@ -107,7 +107,7 @@ def test_a_server_on_an_older_schema_is_alive_but_not_ready_and_says_why(stack: 
     secrets = dict(line.split("=", 1) for line in nimbus("config", "--new-secrets").stdout.split())
     server = subprocess.Popen(
         [sys.executable, "-m", "nimbus_server", "serve", "--socket", str(scratch / "worker.sock")],
-        env={**os.environ, **ENVIRONMENT, **secrets, "NIMBUS_DATABASE_URL": stack.dsn("postgres")},
+        env={**os.environ, **ENVIRONMENT, **STOPS_AT_ONCE, **secrets, "NIMBUS_DATABASE_URL": stack.dsn("postgres")},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -132,7 +132,7 @@ def test_a_server_whose_database_turns_out_to_be_of_another_encoding_is_not_read
     secrets = dict(line.split("=", 1) for line in nimbus("config", "--new-secrets").stdout.split())
     server = subprocess.Popen(
         [sys.executable, "-m", "nimbus_server", "serve", "--socket", str(scratch / "worker.sock")],
-        env={**os.environ, **ENVIRONMENT, **secrets, "NIMBUS_DATABASE_URL": stack.dsn(name)},
+        env={**os.environ, **ENVIRONMENT, **STOPS_AT_ONCE, **secrets, "NIMBUS_DATABASE_URL": stack.dsn(name)},
         stderr=subprocess.DEVNULL,
     )
     try:

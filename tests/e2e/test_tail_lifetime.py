@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Account, Stack, new_account
+from conftest import STOPS_AT_ONCE, Account, Stack, new_account
 from tailing import SECONDS_MAX, WATCHING, local, send, start
 
 from nimbus_client import Event
@@ -42,7 +42,7 @@ def test_it_ends_quietly_when_nobody_reads_any_more(
 
 @pytest.fixture
 def own(scratch: Path) -> Iterator[Stack]:
-    stack = Stack(scratch / "data").start()
+    stack = Stack(scratch / "data", STOPS_AT_ONCE).start()
     yield stack
     stack.stop()
 
