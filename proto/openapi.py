@@ -106,9 +106,11 @@ class _Document:
         body_field = message.fields_by_name.get(body)
         if body_field is not None and type_name(body_field) == HTTP_BODY:
             body = "*"  # The server reads the message's JSON form from the bytes itself.
+        # A message in a body may hold others of its kind, without end.
+        leaves = [(f.name, f) for f in message.fields] if body == "*" else _leaves(message)
         parameters = [
             self._parameter(name, "path" if name in in_path else "query", field)
-            for name, field in _leaves(message)
+            for name, field in leaves
             if name in in_path or body not in {"*", name.split(".")[0]}
         ]
         request: Json = {"parameters": parameters} if parameters else {}

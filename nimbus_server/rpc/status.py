@@ -59,11 +59,13 @@ TABLE: dict[Reason, Mapping] = {
     Reason.CONSUMER_TAKEN_OVER: Mapping(StatusCode.FAILED_PRECONDITION, 400),
     Reason.POSITION_AHEAD: Mapping(StatusCode.OUT_OF_RANGE, 400),
     Reason.EMAIL_TAKEN: Mapping(StatusCode.ALREADY_EXISTS, 409),
+    Reason.QUESTION_TOO_LARGE: Mapping(StatusCode.FAILED_PRECONDITION, 400),
     Reason.BODY_TOO_LARGE: Mapping(StatusCode.RESOURCE_EXHAUSTED, 413),
     Reason.RATE_LIMITED: Mapping(StatusCode.RESOURCE_EXHAUSTED, 429),
     Reason.OVERLOADED: Mapping(StatusCode.RESOURCE_EXHAUSTED, 429),
     Reason.STORAGE_UNAVAILABLE: Mapping(StatusCode.UNAVAILABLE, 503),
     Reason.WORKER_UNAVAILABLE: Mapping(StatusCode.UNAVAILABLE, 503),
+    Reason.ANALYST_UNAVAILABLE: Mapping(StatusCode.UNAVAILABLE, 503),
     Reason.DEADLINE_EXCEEDED: Mapping(StatusCode.DEADLINE_EXCEEDED, 504),
     Reason.INTERNAL: Mapping(StatusCode.INTERNAL, 500),
 }

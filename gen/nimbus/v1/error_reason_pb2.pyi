@@ -155,6 +155,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "POSITION_AHEAD", "domain": "nimbus", "metadata": {"last_seq": "1234"}}
     """
+    ERROR_REASON_QUESTION_TOO_LARGE: _ErrorReason.ValueType  # 65
+    """FAILED_PRECONDITION, 400. The question needs more memory, or has a larger answer, than a question may have. Ask for a
+    shorter range, fewer breakdowns or larger buckets.
+
+        {"reason": "QUESTION_TOO_LARGE", "domain": "nimbus"}
+    """
     ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 61
     """RESOURCE_EXHAUSTED, 413 (REST). The body is larger than the edge takes. Send fewer events a request.
 
@@ -180,6 +186,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE, 503. No worker is ready to take the call. Sent by the edge.
 
         {"reason": "WORKER_UNAVAILABLE", "domain": "nimbus"}
+    """
+    ERROR_REASON_ANALYST_UNAVAILABLE: _ErrorReason.ValueType  # 83
+    """UNAVAILABLE, 503. The process that answers questions does not run, or ended over this one. Events are taken all the
+    same; ask again in a moment.
+
+        {"reason": "ANALYST_UNAVAILABLE", "domain": "nimbus"}
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 82
     """DEADLINE_EXCEEDED, 504. The call took longer than it was given; it may or may not have been carried out.
@@ -339,6 +351,12 @@ database was restored from a backup.
 
     {"reason": "POSITION_AHEAD", "domain": "nimbus", "metadata": {"last_seq": "1234"}}
 """
+ERROR_REASON_QUESTION_TOO_LARGE: ErrorReason.ValueType  # 65
+"""FAILED_PRECONDITION, 400. The question needs more memory, or has a larger answer, than a question may have. Ask for a
+shorter range, fewer breakdowns or larger buckets.
+
+    {"reason": "QUESTION_TOO_LARGE", "domain": "nimbus"}
+"""
 ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 61
 """RESOURCE_EXHAUSTED, 413 (REST). The body is larger than the edge takes. Send fewer events a request.
 
@@ -364,6 +382,12 @@ ERROR_REASON_WORKER_UNAVAILABLE: ErrorReason.ValueType  # 81
 """UNAVAILABLE, 503. No worker is ready to take the call. Sent by the edge.
 
     {"reason": "WORKER_UNAVAILABLE", "domain": "nimbus"}
+"""
+ERROR_REASON_ANALYST_UNAVAILABLE: ErrorReason.ValueType  # 83
+"""UNAVAILABLE, 503. The process that answers questions does not run, or ended over this one. Events are taken all the
+same; ask again in a moment.
+
+    {"reason": "ANALYST_UNAVAILABLE", "domain": "nimbus"}
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 82
 """DEADLINE_EXCEEDED, 504. The call took longer than it was given; it may or may not have been carried out.
