@@ -10,6 +10,7 @@ from nimbus_client.channel import signed_aio_channel, signed_channel
 from nimbus_client.client import Nimbus
 from nimbus_client.errors import FieldViolation, NimbusError
 from nimbus_client.events import Consumer, Event, EventBatch, EventError, MetricPoint, Receipt, StoredEvent
+from nimbus_client.questions import all_of, any_of, condition, not_, select, series, step
 from nimbus_client.retries import RetryPolicy
 from nimbus_client.signing import signature_headers
 from nimbus_client.subscription import Subscription
@@ -29,7 +30,14 @@ __all__ = [
     "RetryPolicy",
     "StoredEvent",
     "Subscription",
+    "all_of",
+    "any_of",
+    "condition",
+    "not_",
+    "select",
+    "series",
     "signature_headers",
     "signed_aio_channel",
     "signed_channel",
+    "step",
 ]

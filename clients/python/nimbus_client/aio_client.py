@@ -10,11 +10,13 @@ import grpc
 import grpc.aio
 from tenacity import AsyncRetrying
 
+from nimbus.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from nimbus.v1.event_service_pb2_grpc import EventServiceStub
 from nimbus.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from nimbus.v1.stream_service_pb2 import AckPositionRequest, DeleteConsumerRequest, ListConsumersRequest
 from nimbus.v1.stream_service_pb2_grpc import StreamServiceStub
 from nimbus_client import wire
+from nimbus_client.aio_asking import AsyncAsking
 from nimbus_client.aio_subscription import AsyncSubscription
 from nimbus_client.channel import signed_aio_channel
 from nimbus_client.errors import nimbus_errors
@@ -26,7 +28,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class AsyncNimbus:
+class AsyncNimbus(AsyncAsking):
     """`Nimbus` for asyncio. Make it inside the event loop that uses it; `close` it, or use `async with`.
 
     `target` is a gRPC target such as `localhost:50051`. `secure` uses TLS with the system's roots, `credentials` your
@@ -50,6 +52,7 @@ class AsyncNimbus:
         self._channel = signed_aio_channel(target, key_id, secret, secure=secure, credentials=credentials)
         self._events = EventServiceStub(self._channel)
         self._metrics = MetricsServiceStub(self._channel)
+        self._analyses = AnalysisServiceStub(self._channel)
         self._streams = StreamServiceStub(self._channel)
 
     async def send(self, events: Iterable[Event]) -> Receipt:
@@ -156,11 +159,20 @@ class AsyncNimbus:
     ) -> None:
         await self.close()
 
-    async def _call(self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+    async def _ask(self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+        # A question may take longer than an attempt of another call.
+        return await self._call(method, request, self._retry.deadline_seconds)
+
+    async def _call(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        attempt_seconds: float | None = None,
+    ) -> Response:
         started = time.monotonic()
 
         async def attempt() -> Response:
             with nimbus_errors():
-                return await method(request, timeout=self._retry.attempt_timeout(started))
+                return await method(request, timeout=self._retry.attempt_timeout(started, attempt_seconds))
 
         return await AsyncRetrying(**self._retry.options())(attempt)

@@ -9,11 +9,13 @@ from typing import Literal, Self, TypeVar
 import grpc
 from tenacity import Retrying
 
+from nimbus.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from nimbus.v1.event_service_pb2_grpc import EventServiceStub
 from nimbus.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from nimbus.v1.stream_service_pb2 import AckPositionRequest, DeleteConsumerRequest, ListConsumersRequest
 from nimbus.v1.stream_service_pb2_grpc import StreamServiceStub
 from nimbus_client import wire
+from nimbus_client.asking import Asking
 from nimbus_client.channel import signed_channel
 from nimbus_client.errors import nimbus_errors
 from nimbus_client.events import Consumer, Event, MetricPoint, Receipt, StoredEvent
@@ -25,7 +27,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class Nimbus:
+class Nimbus(Asking):
     """Sends events to one project and queries it. One object serves any number of threads; `close` it, or use `with`.
 
     `target` is a gRPC target such as `localhost:50051`. `secure` uses TLS with the system's roots, `credentials` your
@@ -49,6 +51,7 @@ class Nimbus:
         self._channel = signed_channel(target, key_id, secret, secure=secure, credentials=credentials)
         self._events = EventServiceStub(self._channel)
         self._metrics = MetricsServiceStub(self._channel)
+        self._analyses = AnalysisServiceStub(self._channel)
         self._streams = StreamServiceStub(self._channel)
 
     def send(self, events: Iterable[Event]) -> Receipt:
@@ -155,11 +158,20 @@ class Nimbus:
     ) -> None:
         self.close()
 
-    def _call(self, method: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+    def _ask(self, method: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
+        # A question may take longer than an attempt of another call.
+        return self._call(method, request, self._retry.deadline_seconds)
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        attempt_seconds: float | None = None,
+    ) -> Response:
         started = time.monotonic()
 
         def attempt() -> Response:
             with nimbus_errors():
-                return method(request, timeout=self._retry.attempt_timeout(started))
+                return method(request, timeout=self._retry.attempt_timeout(started, attempt_seconds))
 
         return Retrying(**self._retry.options())(attempt)

@@ -28,9 +28,13 @@ class RetryPolicy:
     first_wait_seconds: float = 0.1
     max_wait_seconds: float = 5.0
 
-    def attempt_timeout(self, started: float) -> float:
-        """Seconds for the next attempt of a request that began at `started` on the monotonic clock."""
-        return max(0.0, min(self.attempt_seconds, started + self.deadline_seconds - time.monotonic()))
+    def attempt_timeout(self, started: float, attempt_seconds: float | None = None) -> float:
+        """Seconds for the next attempt of a request that began at `started` on the monotonic clock.
+
+        At most `attempt_seconds`, by default the policy's.
+        """
+        longest = self.attempt_seconds if attempt_seconds is None else attempt_seconds
+        return max(0.0, min(longest, started + self.deadline_seconds - time.monotonic()))
 
     def wait(self, state: RetryCallState) -> float:
         """Seconds to wait after the attempt that has just failed."""
