@@ -16,6 +16,7 @@ from rich.table import Table
 
 from nimbus_server import settings as settings_module
 from nimbus_server.errors import StartupError
+from nimbus_server.query.cli import app as query_app
 from nimbus_server.settings import PREFIX, Settings
 from nimbus_server.terminal import escape_what_has_no_encoding, say, visible
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 envoy_app = typer.Typer(help="The edge that serves REST.", no_args_is_help=True)
 app.add_typer(envoy_app, name="envoy")
+app.add_typer(query_app, name="query")
 
 T = TypeVar("T")
 DataDir = Annotated[

@@ -1,0 +1,1 @@
+"""`nimbus query`: questions from the command line."""
