@@ -21,9 +21,9 @@ app = typer.Typer(
 )
 
 WHERE_HELP = (
-    "Only events that match: props.plan=pro, props.amount>=10, props.page~/cart (contains), name^check (starts with), !=, "
-    "!~, props.plan (is set) or !props.plan; again for more, which must all hold. Numbers, true and false are taken "
-    'as such; in quotes, "5", they are texts.'
+    "Only events that match: props.plan=pro, props.amount>=10, props.page~/cart (contains), name^check (starts with), "
+    "!=, !~, props.plan (is set) or !props.plan; again for more, which must all hold. Numbers, true and false are "
+    'taken as such; in quotes, "5", they are texts.'
 )
 
 Project = Annotated[UUID, typer.Argument(help="Whose events.")]

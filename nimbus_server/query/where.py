@@ -34,9 +34,11 @@ def _condition(text: str) -> Filter:
             f"--where {text}: it must look like props.plan=pro, props.amount>=10, props.plan or !props.plan."
         )
     negated, path, operator, value = found.groups()
+    # A backslash before one of the operators' signs is for us alone.
+    path = re.sub(r"\\([^.\\])", r"\1", path.strip())
     if operator is None:
-        return condition(path.strip(), "IS_NOT_SET" if negated else "IS_SET")
-    return condition(path.strip(), OPERATORS[operator], _value(value.strip()))
+        return condition(path, "IS_NOT_SET" if negated else "IS_SET")
+    return condition(path, OPERATORS[operator], _value(value.strip()))
 
 
 def _value(text: str) -> str | float | bool:

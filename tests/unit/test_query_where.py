@@ -21,7 +21,7 @@ from nimbus_server.query.where import read_where
         ("props.page!~cart", "props.page", "NOT_CONTAINS", ["cart"]),
         ("name^check", "name", "STARTS_WITH", ["check"]),
         ("props.plan=", "props.plan", "EQUALS", [""]),
-        (r"props.a\.b\=c=d", r"props.a\.b\=c", "EQUALS", ["d"]),
+        (r"props.a\.b\=c=d", r"props.a\.b=c", "EQUALS", ["d"]),
         ("props.list=[1]", "props.list", "EQUALS", ["[1]"]),
         ("props.plan", "props.plan", "IS_SET", []),
         ("!props.plan", "props.plan", "IS_NOT_SET", []),
@@ -38,7 +38,7 @@ def test_a_condition_is_read_as_it_looks(text: str, path: str, operator: str, va
 
 @pytest.mark.parametrize("text", ["", "=pro", "!props.plan=pro", ">5"])
 def test_what_is_no_condition_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(StartupError, match="props.plan=pro"):
+    with pytest.raises(StartupError, match=r"props\.plan=pro"):
         read_where([text])
 
 
