@@ -52,12 +52,20 @@ def up(
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one a core")] = None,
     bind_address: Bind = None,
+    analyst: Annotated[
+        bool | None, typer.Option("--analyst/--no-analyst", help="Answer questions.", show_default="yes")
+    ] = None,
 ) -> None:
-    """Run everything on this machine: PostgreSQL, workers and Envoy. Ctrl-C stops it."""
+    """Run everything on this machine: PostgreSQL, workers, an analyst and Envoy. Ctrl-C stops it."""
     from nimbus_server.local.up import up as run_stack
 
     settings = _load(
-        http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, workers=workers, bind_address=bind_address
+        http_port=http_port,
+        grpc_port=grpc_port,
+        data_dir=data_dir,
+        workers=workers,
+        bind_address=bind_address,
+        analyst=analyst,
     )
     raise typer.Exit(_run(lambda: run_stack(settings)))
 
@@ -69,13 +77,16 @@ def serve(
     websocket_socket: Annotated[
         Path | None, typer.Option(help="Unix socket for Envoy's WebSockets; left out, there are none.")
     ] = None,
+    analyst_socket: Annotated[
+        Path | None, typer.Option(help="Socket of a `nimbus analyst`; left out, no question is answered.")
+    ] = None,
     bind_address: Bind = None,
 ) -> None:
     """Run one server alone, for a container with Envoy beside it. SIGTERM drains it."""
     from nimbus_server import app as worker
     from nimbus_server.telemetry import logs
 
-    settings = _load(bind_address=bind_address)
+    settings = _load(bind_address=bind_address, analyst_socket=analyst_socket)
     if socket is None and grpc_port is None:
         _fail("`nimbus serve` needs --socket, --grpc-port, or both.")
     logs.configure(settings)
@@ -85,6 +96,31 @@ def serve(
         return worker.serve(settings, worker.Addresses(socket, websocket_socket, grpc_port))
 
     _run(start)
+
+
+@app.command()
+def analyst(
+    socket: Annotated[Path, typer.Option(help="Unix socket for the workers of this host; keep its folder private.")],
+    segments_dir: Annotated[
+        Path, typer.Option(help="Where the log is kept as Parquet files; keep the folder private.")
+    ],
+) -> None:
+    """Answer the questions that `nimbus serve` passes on. SIGTERM stops it.
+
+    One process a host. It reads the database of NIMBUS_DATABASE_URL, keeps
+    the log as Parquet files in --segments-dir, which can be made anew from the
+    database, and gives way to other processes (nice 10). A question may have
+    NIMBUS_ANALYST_MEMORY, and four times as much disk in --segments-dir/tmp,
+    which is emptied when the process starts.
+    """
+    from nimbus_server.analyst import app as process
+    from nimbus_server.telemetry import logs
+
+    settings = _load()
+    if settings.database_url is None:
+        _fail("NIMBUS_DATABASE_URL must be set for `nimbus analyst`: it names the database that the workers use.")
+    logs.configure(settings)
+    _run(lambda: process.serve(settings, socket, segments_dir))
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Questions about the log: what is asked, the SQL that answers it, and the answer."""
