@@ -1,0 +1,54 @@
+"""The one place where the analyst is wired together: start, serve, stop."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import structlog
+
+from nimbus_server.analyst.engine import Engine
+from nimbus_server.analyst.memory import budget, give_way
+from nimbus_server.analyst.service import AnalystService
+from nimbus_server.analyst.turns import Turns
+from nimbus_server.clock import now
+from nimbus_server.errors import StartupError
+from nimbus_server.postgres.database import Database
+from nimbus_server.rpc.server import Server
+from nimbus_server.segments.store import SegmentStore
+from nimbus_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+RUNNING_MAX_LEAST, RUNNING_MAX_MOST = 2, 4
+DRAIN_SECONDS = 1.0
+# It has few statements at a time, and none that is long.
+POOL_SIZE, POOL_OVERFLOW = 2, 6
+
+
+async def serve(settings: Settings, socket: Path, segments: Path) -> None:
+    """Run an analyst until SIGTERM or SIGINT. Raises StartupError."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    give_way()
+    try:
+        segments.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"The folder {segments} can't be made: {error.strerror}.") from None
+    allowed = budget(settings.analyst_memory)
+    running_max = min(max(allowed.threads + 1, RUNNING_MAX_LEAST), RUNNING_MAX_MOST)
+    dsn = settings.database_url.get_secret_value() if settings.database_url else ""
+    database = Database(settings.model_copy(update={"db_pool_size": POOL_SIZE, "db_max_overflow": POOL_OVERFLOW}))
+    store = SegmentStore(database)
+    engine = Engine(dsn, segments.resolve(), allowed, running_max)
+    service = AnalystService(store, engine, Turns(running_max), now, segments.resolve(), settings.retention_days)
+    server = Server({"AnalysisService": service}, None)
+    server.listen_on_socket(socket)
+    await database.open()
+    await server.start()
+    log.info("answering", socket=str(socket), segments=str(segments), threads=allowed.threads, memory=allowed.memory_bytes)
+    await stopped.wait()
+    await server.stop(DRAIN_SECONDS)
+    engine.close()
+    await database.close()
+    log.info("stopped")
