@@ -1,1 +1,1 @@
-"""Questions about the log: what is asked, the SQL that answers it, and the answer."""
+"""Questions about events: read from requests, asked as SQL over the relation `src`, answered from its rows."""
