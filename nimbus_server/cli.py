@@ -120,7 +120,7 @@ def analyst(
     if settings.database_url is None:
         _fail("NIMBUS_DATABASE_URL must be set for `nimbus analyst`: it names the database that the workers use.")
     logs.configure(settings)
-    _run(lambda: process.serve(settings, socket, segments_dir))
+    _run(lambda: process.serve(settings, socket, segments_dir.resolve()))
 
 
 @app.command()

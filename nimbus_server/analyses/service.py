@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any
 
-from google.protobuf.message import Message
-
 from nimbus.v1 import analysis_service_pb2
 from nimbus_server.accounts.caller import caller
 from nimbus_server.errors import NimbusError, Reason, analyst_unavailable, field_error
@@ -16,6 +14,8 @@ from nimbus_server.rpc.json_body import JSON_BODY
 
 SERVICE = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
 SECONDS_DEFAULT, SECONDS_MAX = 30.0, 120.0
+# The field of a request that holds another question.
+QUESTION = "question"
 
 
 class AnalysisService:
@@ -36,8 +36,8 @@ class AnalysisService:
         if self._analyst is None:
             raise NimbusError(
                 Reason.ANALYST_UNAVAILABLE,
-                "This server has no process that answers questions: start one with `nimbus analyst`, and name its socket "
-                "to the workers in NIMBUS_ANALYST_SOCKET.",
+                "This server has no process that answers questions: start one with `nimbus analyst`, and name its "
+                "socket to the workers in NIMBUS_ANALYST_SOCKET.",
                 retry_after_seconds=60.0,
             )
         call = current_call.get()
@@ -52,12 +52,13 @@ class AnalysisService:
 
 def _check_inner_question(request: Any) -> None:
     """A question within a request is about the same project, and the caller may see that one."""
-    for field, inner in request.ListFields():
-        if not isinstance(inner, Message) or "project_id" not in inner.DESCRIPTOR.fields_by_name:
-            continue
-        if inner.project_id not in {"", request.project_id}:
-            name = f"{field.name}.project_id"
-            raise field_error(Reason.FIELD_INVALID, name, f"{name} must be left out, or be project_id.")
-        if inner.HasField(JSON_BODY):
-            name = f"{field.name}.{JSON_BODY}"
-            raise field_error(Reason.FIELD_INVALID, name, f"{name} is for the REST gateway alone.")
+    kind = request.WhichOneof(QUESTION) if QUESTION in request.DESCRIPTOR.oneofs_by_name else None
+    if kind is None:
+        return
+    inner = getattr(request, kind)
+    if inner.project_id not in {"", request.project_id}:
+        name = f"{kind}.project_id"
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} must be left out, or be project_id.")
+    if inner.HasField(JSON_BODY):
+        name = f"{kind}.{JSON_BODY}"
+        raise field_error(Reason.FIELD_INVALID, name, f"{name} is for the REST gateway alone.")

@@ -26,27 +26,28 @@ POOL_SIZE, POOL_OVERFLOW = 2, 6
 
 
 async def serve(settings: Settings, socket: Path, segments: Path) -> None:
-    """Run an analyst until SIGTERM or SIGINT. Raises StartupError."""
+    """Run an analyst until SIGTERM or SIGINT; `segments` is an absolute path. Raises StartupError."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     give_way()
-    try:
-        segments.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(f"The folder {segments} can't be made: {error.strerror}.") from None
     allowed = budget(settings.analyst_memory)
     running_max = min(max(allowed.threads + 1, RUNNING_MAX_LEAST), RUNNING_MAX_MOST)
     dsn = settings.database_url.get_secret_value() if settings.database_url else ""
     database = Database(settings.model_copy(update={"db_pool_size": POOL_SIZE, "db_max_overflow": POOL_OVERFLOW}))
     store = SegmentStore(database)
-    engine = Engine(dsn, segments.resolve(), allowed, running_max)
-    service = AnalystService(store, engine, Turns(running_max), now, segments.resolve(), settings.retention_days)
+    try:
+        engine = Engine(dsn, segments, allowed, running_max)
+    except OSError as error:
+        raise StartupError(f"The folder {segments} can't be written: {error.strerror}.") from None
+    service = AnalystService(store, engine, Turns(running_max), now, segments, settings.retention_days)
     server = Server({"AnalysisService": service}, None)
     server.listen_on_socket(socket)
     await database.open()
     await server.start()
-    log.info("answering", socket=str(socket), segments=str(segments), threads=allowed.threads, memory=allowed.memory_bytes)
+    log.info(
+        "answering", socket=str(socket), segments=str(segments), threads=allowed.threads, memory=allowed.memory_bytes
+    )
     await stopped.wait()
     await server.stop(DRAIN_SECONDS)
     engine.close()

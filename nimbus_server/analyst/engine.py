@@ -67,7 +67,6 @@ class _Run:
         """The rows of one statement over `src`."""
         if self.stopped:
             raise duckdb.InterruptException("stopped")
-        log.debug("ask", sql=sql)
         found = self.cursor.execute(sql).fetchmany(ROWS_MAX + 1)
         if len(found) > ROWS_MAX:
             raise question_too_large("The answer has too many numbers.")
@@ -189,9 +188,10 @@ class Engine:
 
     def _scan_rows(self, run: _Run, query: str, sql: str, fresh: bool) -> list[tuple[Any, ...]]:
         """What a statement makes of the result of PostgreSQL's query, registered as ROWS."""
-        with self._tail.rows(query, fresh=fresh) as run.rows:
+        with self._tail.rows(query, fresh=fresh) as rows:
+            run.rows = rows
             try:
-                run.cursor.register(ROWS, run.rows)
+                run.cursor.register(ROWS, rows)
                 return run.ask(sql)
             finally:
                 run.rows = None

@@ -30,9 +30,7 @@ def budget(memory: str | None) -> Budget:
     total = psutil.virtual_memory().total
     with suppress(OSError, ValueError):
         total = min(total, int(CGROUP_MEMORY.read_text(encoding="ascii")))
-    memory_bytes = (
-        int(memory[:-2]) * UNITS[memory[-2:]] if memory else max(int(total * MEMORY_SHARE), MEMORY_BYTES_MIN)
-    )
+    memory_bytes = int(memory[:-2]) * UNITS[memory[-2:]] if memory else max(int(total * MEMORY_SHARE), MEMORY_BYTES_MIN)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Budget(max(cores - 1, 1), memory_bytes, DISK_SHARE * memory_bytes)
 

@@ -1,8 +1,8 @@
 """The SQL of what a question reads: the relation `src`, made of segments and of the events behind them.
 
 Its columns are seq, t (microseconds since 1970), name, uid, person, user_id, anonymous_id, and four for each property
-that is needed, of which at most one is not NULL: `<path>:s` (text), `:n` (number), `:b` (boolean), `:j` (other JSON). Where
-whole documents are needed, `props` and `context` besides, as JSON text.
+that is needed, of which at most one is not NULL: `<path>:s` (text), `:n` (number), `:b` (boolean), `:j` (other JSON).
+Where whole documents are needed, `props` and `context` besides, as JSON text.
 """
 
 from collections import defaultdict

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from nimbus.v1 import analysis_service_pb2
-from nimbus_server.analyses.question import Asked, AsOf, Needs, Question
+from nimbus_server.analyses.question import Asked, AsOf, Needs
 from nimbus_server.analyses.questions import read_question
 from nimbus_server.analyst.engine import Engine
 from nimbus_server.analyst.scan import Scan

@@ -35,9 +35,9 @@ class Forwarder:
         `rpc` is the full name on the wire. A caller that is cancelled cancels the call there. Raises the NimbusError
         that the process raised, and DEADLINE_EXCEEDED after `seconds`.
         """
-        method = self._channel.unary_unary(rpc)
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(rpc)
         try:
-            response: bytes = await method(request, timeout=seconds, metadata=(("x-request-id", request_id),))
+            return await method(request, timeout=seconds, metadata=(("x-request-id", request_id),))
         except grpc.aio.AioRpcError as error:
             details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
             if isinstance(details, bytes) and (raised := error_of(Status.FromString(details))):
@@ -47,7 +47,6 @@ class Forwarder:
             if error.code() in GONE:
                 return None
             raise
-        return response
 
     async def close(self) -> None:
         """Cancel the calls in flight."""

@@ -11,7 +11,7 @@ from nimbus_server.rpc.registry import Rpc
 class TrustInterceptor(RpcInterceptor):
     """Takes the place of AdmitInterceptor where the caller has authorized the call already. Unary RPCs alone."""
 
-    def wrapper(self, rpc: Rpc) -> Callable[..., Any]:
+    def wrapper(self, rpc: Rpc) -> Callable[..., Any]:  # noqa: ARG002 - the same for each
         """See the class."""
         return self._answer
 
