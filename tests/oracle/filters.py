@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from oracle.source import json_text
+
 from nimbus.v1.question_pb2 import Condition, ConditionOperator, EventSelector, Filter
 from nimbus_server.times import read_utc
 
@@ -63,13 +65,13 @@ def value_of(path: str, event: Event) -> Any:
 
 
 def text_of(value: Any) -> str | None:
-    """The value of a property as breakdowns show it, None where it is missing. Not of lists and objects."""
+    """The value of a property as breakdowns show it, None where it is missing."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if abs(value) >= 2**53:
-        return format(Decimal(repr(value)) if isinstance(value, float) else Decimal(value), "f")
+    if isinstance(value, list | dict) or abs(value) >= 2**53:
+        return json_text(value)
     number = float(value)
     return str(int(number)) if number.is_integer() else repr(number)
 
