@@ -14,7 +14,7 @@ JSON null is as good as missing.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -35,6 +35,11 @@ _TEXT, _NUMBER, _NESTED = (
     "(ascii({0}) BETWEEN 48 AND 57 OR ascii({0}) = 45)",
     "ascii({0}) IN (91, 123)",
 )
+# Bit 0 for the first of KINDS, and so on: null has none.
+_OBJECT_BIT = 16
+_KIND_BIT = f"""CASE WHEN {{0}} IS NOT NULL THEN CASE ascii({{0}}) WHEN 34 THEN 1 WHEN 116 THEN 4 WHEN 102 THEN 4
+    WHEN 110 THEN 0 WHEN 91 THEN 8 WHEN 123 THEN {_OBJECT_BIT}
+    ELSE CASE WHEN abs(TRY_CAST({{0}} AS DOUBLE)) < {EXACT_MAX} THEN 2 ELSE 8 END END END"""
 
 
 def path_of(root: str, keys: Iterable[str]) -> str:
@@ -70,9 +75,35 @@ def extract_sql(column: str, keys: tuple[str, ...]) -> str:
     """
     found = column
     for path in _json_paths(keys):
-        found = f"json_extract({found}, {_literal(path)})"
-    last = _literal(json.dumps(keys[-1], ensure_ascii=False) + ":")
+        found = f"json_extract({found}, {literal(path)})"
+    last = literal(json.dumps(keys[-1], ensure_ascii=False) + ":")
     return f"CASE WHEN contains({column}, {last}) THEN nullif(CAST({found} AS VARCHAR), 'null') END"
+
+
+def select_kinds(source: str, paths: Sequence[str]) -> str:
+    """SQL of one row: a set of bits for each path, for `kinds_found`."""
+    kinds = ", ".join(f"bit_or({_KIND_BIT.format(value)})" for value in _values(paths).values())
+    return f"SELECT {kinds} FROM ({_with_values(source, paths)})"  # noqa: S608 - paths are quoted
+
+
+def kinds_found(paths: Sequence[str], bits: Sequence[int | None]) -> dict[str, str]:
+    """The paths to promote, with the kinds of their values. What is an object anywhere is not promoted."""
+    return {
+        path: "".join(kind for place, kind in enumerate(KINDS) if found & 1 << place)
+        for path, found in zip(paths, bits, strict=True)
+        if found and not found & _OBJECT_BIT
+    }
+
+
+def select(source: str, base: str, promoted: Mapping[str, str]) -> str:
+    """SQL of a segment's rows: the base columns, and those of the promoted paths."""
+    values = _values([*promoted])
+    own = [
+        f'{kinds_sql(values[path])[kind]} AS "{_quoted(f"{path}:{kind}")}"'
+        for path, kinds in promoted.items()
+        for kind in kinds
+    ]
+    return f"SELECT {', '.join((base, *own))} FROM ({_with_values(source, [*promoted])})"  # noqa: S608 - quoted
 
 
 def find_paths(texts: Iterable[tuple[str, str]]) -> list[str]:
@@ -100,6 +131,28 @@ def find_paths(texts: Iterable[tuple[str, str]]) -> list[str]:
     return [path for _, path in sorted(frequent)[:PROMOTED_MAX]]
 
 
+def _values(paths: Sequence[str]) -> dict[str, str]:
+    """SQL of the JSON text of each path's value, in `_with_values`."""
+    places = dict.fromkeys(ROOTS, 0)
+    values = {}
+    for path in paths:
+        root = keys_of(path)[0]
+        places[root] += 1
+        values[path] = f"{root}_values[{places[root]}]"
+    return values
+
+
+def _with_values(source: str, paths: Sequence[str]) -> str:
+    """SQL: all columns, and lists of the paths' values, for which each text is parsed once."""
+    lists = []
+    for root in ROOTS:
+        keys = [keys_of(path)[1] for path in paths if keys_of(path)[0] == root]
+        json_paths = ", ".join(literal("$" + "".join(map(_step, of_one))) for of_one in keys)
+        if keys:
+            lists.append(f"CAST(json_extract({root}, [{json_paths}]) AS VARCHAR[]) AS {root}_values")
+    return f"SELECT {', '.join(('*', *lists))} FROM {source}"  # noqa: S608 - quoted
+
+
 def _json_paths(keys: Sequence[str]) -> list[str]:
     """JSON paths to be followed one after the other: DuckDB has none for an empty key below another one."""
     paths: list[str] = []
@@ -117,5 +170,10 @@ def _step(key: str) -> str:
     return '."' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _literal(text: str) -> str:
+def _quoted(name: str) -> str:
+    return name.replace('"', '""')
+
+
+def literal(text: str) -> str:
+    """A SQL text literal."""
     return "'" + text.replace("'", "''") + "'"
