@@ -13,6 +13,8 @@ from nimbus_server.analyst.turns import Turns
 from nimbus_server.clock import now
 from nimbus_server.errors import StartupError
 from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import plain_conninfo
+from nimbus_server.projects.store import ProjectStore
 from nimbus_server.rpc.server import Server
 from nimbus_server.segments.store import SegmentStore
 from nimbus_server.settings import Settings
@@ -34,13 +36,16 @@ async def serve(settings: Settings, socket: Path, segments: Path) -> None:
     allowed = budget(settings.analyst_memory)
     running_max = min(max(allowed.threads + 1, RUNNING_MAX_LEAST), RUNNING_MAX_MOST)
     dsn = settings.database_url.get_secret_value() if settings.database_url else ""
+    conninfo = plain_conninfo(dsn, "nimbus")
     database = Database(settings.model_copy(update={"db_pool_size": POOL_SIZE, "db_max_overflow": POOL_OVERFLOW}))
     store = SegmentStore(database)
     try:
-        engine = Engine(dsn, segments, allowed, running_max)
+        engine = Engine(conninfo, segments, allowed, running_max)
     except OSError as error:
         raise StartupError(f"The folder {segments} can't be written: {error.strerror}.") from None
-    service = AnalystService(store, engine, Turns(running_max), now, segments, settings.retention_days)
+    service = AnalystService(
+        store, ProjectStore(database), engine, Turns(running_max), now, segments, settings.retention_days
+    )
     server = Server({"AnalysisService": service}, None)
     server.listen_on_socket(socket)
     await database.open()

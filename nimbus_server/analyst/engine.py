@@ -76,10 +76,10 @@ class _Run:
 class Engine:
     """One DuckDB for the process. Files outside of `folder` are closed to it."""
 
-    def __init__(self, dsn: str, folder: Path, budget: Budget, running_max: int) -> None:
+    def __init__(self, conninfo: str, folder: Path, budget: Budget, running_max: int) -> None:
         self._folder = folder
         self._budget = budget
-        self._tail = Tail(dsn)
+        self._tail = Tail(conninfo)
         self._threads = ThreadPoolExecutor(running_max, thread_name_prefix="question")
         self._connections = 0
         self._renewing = threading.Lock()

@@ -16,6 +16,7 @@ from nimbus_server.analyst.turns import Turns
 from nimbus_server.clock import Clock
 from nimbus_server.errors import deadline_exceeded
 from nimbus_server.postgres.partitions import month_of
+from nimbus_server.projects.store import ProjectStore
 from nimbus_server.rpc.call import current_call
 from nimbus_server.segments.store import SegmentStore
 
@@ -25,7 +26,6 @@ SECONDS_MAX = 120.0
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.01, 0.25
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-TIMEZONE = "UTC"
 
 
 class AnalystService:
@@ -37,6 +37,7 @@ class AnalystService:
     def __init__(
         self,
         store: SegmentStore,
+        projects: ProjectStore,
         engine: Engine,
         turns: Turns,
         clock: Clock,
@@ -44,6 +45,7 @@ class AnalystService:
         retention_days: int | None,
     ) -> None:
         self._store = store
+        self._projects = projects
         self._engine = engine
         self._turns = turns
         self._clock = clock
@@ -54,11 +56,12 @@ class AnalystService:
 
     async def _answer(self, rpc: str, request: Any) -> bytes:
         call, project_id = current_call.get(), UUID(request.project_id)
-        question = read_question(rpc, request, Asked(self._clock(), TIMEZONE))
         seconds = min(SECONDS_MAX, SECONDS_MAX if call.seconds_left is None else call.seconds_left)
         until = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(until), self._turns.place(project_id):
+                timezone = await self._projects.timezone(project_id)
+                question = read_question(rpc, request, Asked(self._clock(), timezone))
                 await self._reached(project_id, _min_position(request))
                 async with self._turns.turn(project_id):
                     return await self._engine.answer(question, *await self._state(project_id, question.needs))

@@ -53,10 +53,13 @@ class Rows:
 
 
 class Tail:
-    """A few connections to the database, each for one thread at a time. Safe to use from several threads."""
+    """A few connections to the database, each for one thread at a time. Safe to use from several threads.
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    `conninfo` is for plain libpq.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
         self._idle: list[tuple[AdbcDatabase, AdbcConnection]] = []
 
     @contextmanager
@@ -83,7 +86,7 @@ class Tail:
             _close(*self._idle.pop())
 
     def _connect(self) -> tuple[AdbcDatabase, AdbcConnection]:
-        database = adbc_driver_postgresql.connect(self._dsn)
+        database = adbc_driver_postgresql.connect(self._conninfo)
         connection = AdbcConnection(database)
         for name, value in PARAMETERS.items():
             with AdbcStatement(connection) as statement:
