@@ -27,6 +27,11 @@ app = typer.Typer(
 )
 envoy_app = typer.Typer(help="The edge that serves REST.", no_args_is_help=True)
 app.add_typer(envoy_app, name="envoy")
+segments_app = typer.Typer(
+    help="The log as Parquet files, from which the analyst answers. It can be made anew from the log at any time.",
+    no_args_is_help=True,
+)
+app.add_typer(segments_app, name="segments")
 
 T = TypeVar("T")
 DataDir = Annotated[
@@ -364,6 +369,37 @@ def render(
     except StartupError as error:
         _fail(str(error))
     typer.echo(rendered)
+
+
+@segments_app.command()
+def status(data_dir: DataDir = None) -> None:
+    """Show how far the segments of each project are.
+
+    Positions up to "exported" are in segments, the "lag" behind it is read
+    from the log by each question. Rows and size are those of the files that
+    questions read. The database is the one of NIMBUS_DATABASE_URL, or else of
+    the `nimbus up` that runs on --data-dir.
+    """
+    from nimbus_server.segments.command import show_status
+
+    settings = _load(data_dir=data_dir)
+    _run(lambda: show_status(settings))
+
+
+@segments_app.command()
+def rebuild(
+    project: Annotated[UUID | None, typer.Argument(help="Whose segments; left out, those of all projects.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give up segments, and have the analyst make them anew from the log.
+
+    Safe at any time: questions under way finish on the old files, which are
+    deleted ten minutes later.
+    """
+    from nimbus_server.segments.command import rebuild as give_up
+
+    settings = _load(data_dir=data_dir)
+    _run(lambda: give_up(settings, project))
 
 
 def _load(**overrides: object) -> Settings:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
+from nimbus_server.segments.columns import literal
+
 IdentityField = Literal["user_id", "anonymous_id"]
 
 
@@ -38,8 +40,7 @@ class Erasure:
     @property
     def kept(self) -> str:
         """SQL: whether an event stays, never NULL."""
-        value = self.value.replace("'", "''")
-        return f"({self.field} IS DISTINCT FROM '{value}' OR seq > {self.upto})"
+        return f"({self.field} IS DISTINCT FROM {literal(self.value)} OR seq > {self.upto})"
 
 
 @dataclass(frozen=True, slots=True)

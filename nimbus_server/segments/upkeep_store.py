@@ -30,6 +30,7 @@ DELETE FROM events WHERE project_id = %(project_id)s AND seq > %(after)s AND seq
 """
 NEW_EPOCH = "UPDATE segment_marks SET epoch = epoch + 1 WHERE project_id = %s"
 ERASURES = "SELECT field, value, upto FROM erasures WHERE project_id = %s"
+WITH_ERASURES = "SELECT DISTINCT project_id FROM erasures"
 # Unless it was asked for again meanwhile.
 END_ERASURE = "DELETE FROM erasures WHERE project_id = %s AND field = %s AND value = %s AND upto = %s"
 
@@ -90,6 +91,10 @@ class UpkeepStore:
     async def erasures(self, project_id: UUID) -> list[Erasure]:
         """The erasures that are under way."""
         return [Erasure(*row) for row in await self._all(ERASURES, (project_id,))]
+
+    async def with_erasures(self) -> list[UUID]:
+        """The projects that have erasures under way."""
+        return [project_id for (project_id,) in await self._all(WITH_ERASURES, ())]
 
     async def end_erasure(self, project_id: UUID, erasure: Erasure) -> None:
         """The log and the segments hold no event of it any more."""

@@ -58,6 +58,10 @@ class LogAwayError(Exception):
     """The log can't be read: the database is away, say. The text says why."""
 
 
+class SegmentMissingError(Exception):
+    """A file that the manifest names is not there."""
+
+
 class _Rows:
     """The rows of a statement, for DuckDB to scan: an object of the Arrow PyCapsule interface."""
 
@@ -120,7 +124,12 @@ class Workbench:
             raise LogAwayError(str(error).strip()) from error
 
     def load_segments(self, paths: Sequence[Path], kept: Sequence[str] = ()) -> None:
-        """Let `log` be the events of these files for which all of `kept`, SQL, holds."""
+        """Let `log` be the events of these files for which all of `kept`, SQL, holds. Raises SegmentMissingError too."""
+        for path in paths:
+            if not path.exists():
+                raise SegmentMissingError(
+                    f"{path} is missing: `nimbus segments rebuild` makes a project's segments anew"
+                )
         files = ", ".join(columns.literal(str(path)) for path in paths)
         where = " AND ".join(kept) or "TRUE"
         self._execute(
