@@ -106,26 +106,29 @@ def serve(
 @app.command()
 def analyst(
     socket: Annotated[Path, typer.Option(help="Unix socket for the workers of this host; keep its folder private.")],
-    segments_dir: Annotated[
-        Path, typer.Option(help="Where the log is kept as Parquet files; keep the folder private.")
-    ],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the log is kept as Parquet files, in segments/; keep it private.", show_default=".nimbus"
+        ),
+    ] = None,
 ) -> None:
     """Answer the questions that `nimbus serve` passes on. SIGTERM stops it.
 
     One process a host. It reads the database of NIMBUS_DATABASE_URL, keeps
-    the log as Parquet files in --segments-dir, which can be made anew from the
-    database, and gives way to other processes (nice 10). A question may have
-    NIMBUS_ANALYST_MEMORY, and four times as much disk in --segments-dir/tmp,
-    which is emptied when the process starts.
+    the log as Parquet files (see `nimbus segments`), and gives way to other
+    processes (nice 10). Questions have the memory of NIMBUS_ANALYST_MEMORY
+    together, and four times as much disk in segments/tmp, which is emptied
+    when the process starts.
     """
     from nimbus_server.analyst import app as process
     from nimbus_server.telemetry import logs
 
-    settings = _load()
+    settings = _load(data_dir=data_dir)
     if settings.database_url is None:
         _fail("NIMBUS_DATABASE_URL must be set for `nimbus analyst`: it names the database that the workers use.")
     logs.configure(settings)
-    _run(lambda: process.serve(settings, socket, segments_dir.resolve()))
+    _run(lambda: process.serve(settings, socket))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from nimbus_server.analyst.scan import Scan
 from nimbus_server.analyst.turns import Turns
 from nimbus_server.clock import Clock
 from nimbus_server.errors import deadline_exceeded
-from nimbus_server.postgres.partitions import month_of
+from nimbus_server.postgres.retention import kept_since
 from nimbus_server.projects.store import ProjectStore
 from nimbus_server.rpc.call import current_call
 from nimbus_server.segments.store import SegmentStore
@@ -50,7 +50,7 @@ class AnalystService:
         self._turns = turns
         self._clock = clock
         self._folder = folder
-        self._retention = None if retention_days is None else timedelta(days=retention_days)
+        self._retention_days = retention_days
         for method in SERVICE.methods:
             setattr(self, method.name, partial(self._answer, method.name))
 
@@ -77,7 +77,7 @@ class AnalystService:
 
     async def _state(self, project_id: UUID, needs: Needs) -> tuple[Scan, AsOf]:
         now = self._clock()
-        cut = None if self._retention is None else month_of(now - self._retention)
+        cut = None if self._retention_days is None else kept_since(now, self._retention_days)
         start = None if needs.start is None else _moment(needs.start)
         end = None if needs.end is None else _moment(needs.end)
         snapshot = await self._store.snapshot(project_id, max(filter(None, (start, cut)), default=None), end)

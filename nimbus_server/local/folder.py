@@ -63,11 +63,6 @@ class DataFolder:
         """The socket over which workers reach the analyst."""
         return self.run / "analyst.sock"
 
-    @property
-    def segments(self) -> Path:
-        """The log as Parquet files."""
-        return self.root / "segments"
-
     def worker_socket(self, index: int) -> Path:
         """The socket over which Envoy reaches worker `index`."""
         return self.run / f"worker-{index}.sock"

@@ -222,7 +222,7 @@ class Stack:
 
     def _analyst_program(self) -> Program:
         socket = self.folder.analyst_socket
-        places = ("--socket", str(socket), "--segments-dir", str(self.folder.segments))
+        places = ("--socket", str(socket), "--data-dir", str(self.folder.root))
         return Program(
             name="The analyst",
             command=(sys.executable, "-P", "-m", "nimbus_server", "analyst", *places),

@@ -60,7 +60,7 @@ def ends(stack: Stack) -> list[dict[str, object]]:
 
 def at_work(stack: Stack) -> bool:
     """Whether the analyst has used the processor for a tenth of a second from now on."""
-    (process,) = processes(stack, "analyst.sock --segments-dir")
+    (process,) = processes(stack, "analyst.sock --data-dir")
     before = process.cpu_times().user
     wait_until(lambda: process.cpu_times().user > before + 0.1)
     return True
@@ -126,7 +126,7 @@ async def test_one_question_more_than_may_wait_is_refused_with_when_to_come_back
 def test_a_question_that_needs_more_memory_than_there_is_says_so_and_the_next_one_is_answered(own: Stack) -> None:
     account = new_account(own)
     fill(own, account, 60_000, md5s=300)
-    (process,) = processes(own, "analyst.sock --segments-dir")
+    (process,) = processes(own, "analyst.sock --data-dir")
     for transport in (over_rest, None):
         ways = (transport,) if transport else ()
         failure = ask(own, account, "ListPropertyValues", *ways, property="props.long").failure
@@ -134,12 +134,12 @@ def test_a_question_that_needs_more_memory_than_there_is_says_so_and_the_next_on
         assert failure.reason == Reason.QUESTION_TOO_LARGE
         assert "memory" in failure.message
     assert sum(names(own, account).values()) == 60_000
-    assert processes(own, "analyst.sock --segments-dir") == [process]
+    assert processes(own, "analyst.sock --data-dir") == [process]
     assert process.memory_info().rss < 700 * 1000**2
 
 
 def test_the_analyst_gives_way_to_other_processes(own: Stack) -> None:
-    (process,) = processes(own, "analyst.sock --segments-dir")
+    (process,) = processes(own, "analyst.sock --data-dir")
     assert process.nice() == 10
     (worker,) = processes(own, "worker-0.sock")
     assert worker.nice() == psutil.Process().nice()
