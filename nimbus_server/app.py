@@ -14,6 +14,7 @@ from nimbus_server.accounts.passwords import Passwords
 from nimbus_server.accounts.service import AuthService
 from nimbus_server.accounts.store import AccountStore
 from nimbus_server.accounts.tokens import Tokens
+from nimbus_server.analyses.service import AnalysisService
 from nimbus_server.clock import now
 from nimbus_server.consumers.store import ConsumerStore
 from nimbus_server.errors import NimbusError
@@ -35,6 +36,7 @@ from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.projects.service import ProjectService
 from nimbus_server.projects.store import ProjectStore
 from nimbus_server.rpc.admission import Admission
+from nimbus_server.rpc.forward import Forwarder
 from nimbus_server.rpc.server import Server
 from nimbus_server.settings import Settings
 from nimbus_server.stream.hub import Hub
@@ -98,6 +100,7 @@ class Worker:
         self._ingest = Ingest(EventLog(self._database, self._partitions), self._wakeups.committed)
         self._ingest_service = IngestService(access, self._ingest, now, settings.retention_days)
         streams = Streams(self._hub, self._rights, consumers)
+        self._analyst = Forwarder(settings.analyst_socket) if settings.analyst_socket else None
         admission = Admission(Authenticator(accounts, tokens, secrets), now)
         self._at = at
         self._sockets = WebSockets(SocketStreams(access, streams, consumers, admission))
@@ -108,6 +111,7 @@ class Worker:
                 "EventService": EventService(access, self._ingest_service, EventReader(self._database)),
                 "StreamService": StreamService(access, streams, consumers, tokens, now),
                 "MetricsService": MetricsService(access, MetricsStore(self._database)),
+                "AnalysisService": AnalysisService(access, self._analyst),
                 "HealthService": HealthService(HealthStore(self._database), settings.app_name),
             },
             admission,
@@ -167,6 +171,8 @@ class Worker:
         self._ingest_service.end_streams()
         self._hub.end_all()
         await asyncio.gather(self._server.stop(self._drain_seconds), self._sockets.stop(self._drain_seconds))
+        if self._analyst:
+            await self._analyst.close()
         await self._wakeups.close()
         self._gauges.close()
         self._passwords.close()

@@ -29,6 +29,11 @@ app = typer.Typer(
 envoy_app = typer.Typer(help="The edge that serves REST.", no_args_is_help=True)
 app.add_typer(envoy_app, name="envoy")
 app.add_typer(query_app, name="query")
+segments_app = typer.Typer(
+    help="The log as Parquet files, from which the analyst answers. It can be made anew from the log at any time.",
+    no_args_is_help=True,
+)
+app.add_typer(segments_app, name="segments")
 
 T = TypeVar("T")
 DataDir = Annotated[
@@ -54,12 +59,20 @@ def up(
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one a core")] = None,
     bind_address: Bind = None,
+    analyst: Annotated[
+        bool | None, typer.Option("--analyst/--no-analyst", help="Answer questions.", show_default="yes")
+    ] = None,
 ) -> None:
-    """Run everything on this machine: PostgreSQL, workers and Envoy. Ctrl-C stops it."""
+    """Run everything on this machine: PostgreSQL, workers, an analyst and Envoy. Ctrl-C stops it."""
     from nimbus_server.local.up import up as run_stack
 
     settings = _load(
-        http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, workers=workers, bind_address=bind_address
+        http_port=http_port,
+        grpc_port=grpc_port,
+        data_dir=data_dir,
+        workers=workers,
+        bind_address=bind_address,
+        analyst=analyst,
     )
     raise typer.Exit(_run(lambda: run_stack(settings)))
 
@@ -71,13 +84,16 @@ def serve(
     websocket_socket: Annotated[
         Path | None, typer.Option(help="Unix socket for Envoy's WebSockets; left out, there are none.")
     ] = None,
+    analyst_socket: Annotated[
+        Path | None, typer.Option(help="Socket of a `nimbus analyst`; left out, no question is answered.")
+    ] = None,
     bind_address: Bind = None,
 ) -> None:
     """Run one server alone, for a container with Envoy beside it. SIGTERM drains it."""
     from nimbus_server import app as worker
     from nimbus_server.telemetry import logs
 
-    settings = _load(bind_address=bind_address)
+    settings = _load(bind_address=bind_address, analyst_socket=analyst_socket)
     if socket is None and grpc_port is None:
         _fail("`nimbus serve` needs --socket, --grpc-port, or both.")
     logs.configure(settings)
@@ -87,6 +103,34 @@ def serve(
         return worker.serve(settings, worker.Addresses(socket, websocket_socket, grpc_port))
 
     _run(start)
+
+
+@app.command()
+def analyst(
+    socket: Annotated[Path, typer.Option(help="Unix socket for the workers of this host; keep its folder private.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the log is kept as Parquet files, in segments/; keep it private.", show_default=".nimbus"
+        ),
+    ] = None,
+) -> None:
+    """Answer the questions that `nimbus serve` passes on. SIGTERM stops it.
+
+    One process a host. It reads the database of NIMBUS_DATABASE_URL, keeps
+    the log as Parquet files (see `nimbus segments`), and gives way to other
+    processes (nice 10). Questions have the memory of NIMBUS_ANALYST_MEMORY
+    together, and four times as much disk in segments/tmp, which is emptied
+    when the process starts.
+    """
+    from nimbus_server.analyst import app as process
+    from nimbus_server.telemetry import logs
+
+    settings = _load(data_dir=data_dir)
+    if settings.database_url is None:
+        _fail("NIMBUS_DATABASE_URL must be set for `nimbus analyst`: it names the database that the workers use.")
+    logs.configure(settings)
+    _run(lambda: process.serve(settings, socket))
 
 
 @app.command()
@@ -330,6 +374,37 @@ def render(
     except StartupError as error:
         _fail(str(error))
     typer.echo(rendered)
+
+
+@segments_app.command()
+def status(data_dir: DataDir = None) -> None:
+    """Show how far the segments of each project are.
+
+    Positions up to "exported" are in segments, the "lag" behind it is read
+    from the log by each question. Rows and size are those of the files that
+    questions read. The database is the one of NIMBUS_DATABASE_URL, or else of
+    the `nimbus up` that runs on --data-dir.
+    """
+    from nimbus_server.segments.command import show_status
+
+    settings = _load(data_dir=data_dir)
+    _run(lambda: show_status(settings))
+
+
+@segments_app.command()
+def rebuild(
+    project: Annotated[UUID | None, typer.Argument(help="Whose segments; left out, those of all projects.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give up segments, and have the analyst make them anew from the log.
+
+    Safe at any time: questions under way finish on the old files, which are
+    deleted ten minutes later.
+    """
+    from nimbus_server.segments.command import rebuild as give_up
+
+    settings = _load(data_dir=data_dir)
+    _run(lambda: give_up(settings, project))
 
 
 def _load(**overrides: object) -> Settings:

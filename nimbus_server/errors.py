@@ -122,6 +122,39 @@ def overloaded() -> NimbusError:
     )
 
 
+def deadline_exceeded(seconds: float) -> NimbusError:
+    """A question took longer than it was given."""
+    return NimbusError(
+        Reason.DEADLINE_EXCEEDED,
+        f"The question was stopped after {seconds:.3g} s. Ask for less, or give it more time.",
+    )
+
+
+def analyst_unavailable() -> NimbusError:
+    """The process that answers questions is away, or went away over this one."""
+    return NimbusError(
+        Reason.ANALYST_UNAVAILABLE,
+        "The process that answers questions is starting, or ended over this one. Ask again in a moment.",
+        retry_after_seconds=1.0,
+    )
+
+
+def too_many_questions() -> NimbusError:
+    """As many questions run and wait as may."""
+    return NimbusError(
+        Reason.OVERLOADED,
+        "As many questions are being answered, and waiting for that, as may be. Ask again in a moment.",
+        retry_after_seconds=1.0,
+    )
+
+
+def question_too_large(what: str) -> NimbusError:
+    """A question needs more than it may have: `what` is a sentence."""
+    return NimbusError(
+        Reason.QUESTION_TOO_LARGE, f"{what} Ask for a shorter range, fewer breakdowns or larger buckets."
+    )
+
+
 def position_ahead(position: int, last_seq: int) -> NimbusError:
     """The position lies beyond the end of the log."""
     return NimbusError(

@@ -89,6 +89,15 @@ class Settings(BaseSettings):
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Worker processes; one a core"
     )
+    analyst: bool = Field(True, description="Whether `nimbus up` runs an analyst, which answers questions")
+    analyst_socket: Path | None = Field(
+        None, description="Socket of a `nimbus analyst` that answers questions; `nimbus up` sets it for its own"
+    )
+    analyst_memory: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,8}(MB|GB)$",
+        description="Memory for questions, such as 4GB; unset, a quarter of what there is, at least 512MB",
+    )
     retention_days: int | None = Field(
         None, ge=1, le=36_500, description="Age at which events are dropped, by months; counts stay. Unset, never"
     )
@@ -111,7 +120,9 @@ class Settings(BaseSettings):
             raise ValueError("it begins with redis://, rediss:// or unix://")
         return value
 
-    @field_validator("jwt_secret", "retention_days", "redis_url", "metrics_port", mode="before")
+    @field_validator(
+        "jwt_secret", "retention_days", "redis_url", "metrics_port", "analyst_socket", "analyst_memory", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value

@@ -1,13 +1,15 @@
-"""Times as text: one set of forms wherever Nimbus reads one.
+"""Times and time zones as text: one set of forms wherever Nimbus reads one.
 
-That is RFC 3339 with a few allowances: a date, `T`, `t` or a space, hours and minutes, and then, if they are given,
-seconds, 1 to 9 digits of a fraction, and `Z`, `z` or an offset such as `+05:30`.
+For a time that is RFC 3339 with a few allowances: a date, `T`, `t` or a space, hours and minutes, and then, if they are
+given, seconds, 1 to 9 digits of a fraction, and `Z`, `z` or an offset such as `+05:30`.
 """
 
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
 
 from nimbus_server.clock import all_micros, micros
 
@@ -39,6 +41,19 @@ def read_time(text: str) -> datetime:
         return at.astimezone(UTC) if at.tzinfo else at
     except OverflowError:
         raise ValueError("not within the years 1 to 9999") from None
+
+
+def read_zone(name: str) -> ZoneInfo:
+    """The time zone of a name of the IANA database, such as `Europe/Berlin`. Raises ValueError."""
+    if name not in _zones():
+        raise ValueError("not a name of the IANA time zone database")
+    return ZoneInfo(name)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    # `localtime` is the zone of whatever machine this is.
+    return frozenset(available_timezones() - {"localtime"})
 
 
 def read_utc(text: str) -> int:

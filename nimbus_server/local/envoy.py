@@ -14,7 +14,17 @@ from nimbus_server.errors import NimbusError, Reason, StartupError
 from nimbus_server.rpc.status import status_of
 from nimbus_server.settings import Settings
 
-SERVICES = ("AuthService", "ProjectService", "EventService", "StreamService", "MetricsService", "HealthService")
+SERVICES = (
+    "AuthService",
+    "ProjectService",
+    "EventService",
+    "StreamService",
+    "MetricsService",
+    "AnalysisService",
+    "HealthService",
+)
+# A little more than the workers give a question at most.
+QUESTION_SECONDS_MAX = 125
 # A full batch of 1,000 events with 10 KB of props each, and what goes with them.
 BODY_BYTES_MAX = 16 * 1024 * 1024
 # What a worker may send: a page of 200 events with 10 KB of props, which a Struct may triple.
@@ -136,6 +146,7 @@ def render(settings: Settings, sockets: Sockets) -> str:
         rate_limited=settings.rate_limited,
         rate_limit_per_minute=settings.rate_limit_per_minute,
         request_timeout_seconds=settings.request_timeout_seconds,
+        question_seconds_max=QUESTION_SECONDS_MAX,
         descriptors=_generated("descriptors.binpb"),
         services=[f"nimbus.v1.{name}" for name in SERVICES],
         normalize_path=_part("normalize_path.lua"),

@@ -58,6 +58,11 @@ class DataFolder:
         """Envoy's admin interface."""
         return self.run / "envoy-admin.sock"
 
+    @property
+    def analyst_socket(self) -> Path:
+        """The socket over which workers reach the analyst."""
+        return self.run / "analyst.sock"
+
     def worker_socket(self, index: int) -> Path:
         """The socket over which Envoy reaches worker `index`."""
         return self.run / f"worker-{index}.sock"

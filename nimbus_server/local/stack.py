@@ -33,16 +33,22 @@ _DRAIN_MARGIN_SECONDS = 3.0
 _LEFTOVER_SECONDS_MAX = 60.0
 _LAST_BYTES_SECONDS_MAX = 5.0
 _LOG_CHECK_SECONDS = 30.0
+# Those of the analyst: its pool, and one for each question.
+_ANALYST_CONNECTIONS = 20
+# Nimbus is up without it, but whoever asks at once would be told to wait.
+_ANALYST_SECONDS_MAX = 5.0
 
 
 class Stack:
-    """PostgreSQL, the workers and Envoy, from `start` to `stop`."""
+    """PostgreSQL, the workers, the analyst and Envoy, from `start` to `stop`."""
 
     def __init__(self, settings: Settings, console: Console) -> None:
         self.settings = settings
         self._console = console
         self._postgres: Child | None = None
         self._workers: list[Child] = []
+        self._analyst: Child | None = None
+        self._analyst_start: asyncio.Task[None] | None = None
         self._envoy: Child | None = None
         self._hurried = False
         self._held = ExitStack()
@@ -65,15 +71,17 @@ class Stack:
             if self.settings.database_url is None:
                 await self._start_postgres()
             await self._migrate()
+            self._begin_analyst()
             await self._start_workers()
             await self._start_envoy()
+            await self._analyst_is_ready()
         except OSError as error:
             raise StartupError(f"Nimbus can't start: {error}.") from error
         chores = asyncio.create_task(self._look_after_logs())
         self._held.callback(chores.cancel)
 
     async def stop(self) -> None:
-        """Let the workers finish what is in flight, then Envoy send it, then PostgreSQL write everything down."""
+        """Let the workers finish what is in flight, then Envoy send it, then the rest: PostgreSQL is the last."""
         if self._workers:
             with self._console.step(f"Stopping {_count(self._workers)}") as step:
                 await asyncio.gather(*(worker.stop() for worker in self._workers))
@@ -83,6 +91,11 @@ class Stack:
                 await self._until_answers_are_sent()
                 await self._envoy.stop()
                 step.done = "Stopped Envoy"
+        if self._analyst is not None and self._analyst_start is not None:
+            with self._console.step("Stopping the analyst") as step:
+                self._analyst_start.cancel()
+                await self._analyst.stop()
+                step.done = "Stopped the analyst"
         if self._postgres is not None:
             with self._console.step("Stopping PostgreSQL") as step:
                 await self._postgres.stop()
@@ -92,8 +105,9 @@ class Stack:
     def hurry(self) -> None:
         """Give up what is in flight. PostgreSQL still ends in order."""
         self._hurried = True
-        for child in (*self._workers, *([self._envoy] if self._envoy else [])):
-            child.kill()
+        for child in (*self._workers, self._analyst, self._envoy):
+            if child is not None:
+                child.kill()
 
     def _fill_in_secrets(self) -> None:
         self.settings, made = own_secrets.fill_in(self.settings, self.folder.secrets)
@@ -122,6 +136,7 @@ class Stack:
         forget_environment()
         settings = self.settings
         connections = settings.workers * (settings.db_pool_size + settings.db_max_overflow) + _SPARE_CONNECTIONS
+        connections += _ANALYST_CONNECTIONS if settings.analyst else 0
         postgres = Postgres(self.folder, connections, self._console, self._leash)
         version = await postgres.prepare()
         with self._console.step(f"Starting PostgreSQL {version}") as step:
@@ -136,6 +151,25 @@ class Stack:
             applied = await migrate(_secret(self.settings.database_url))
             step.done = f"The schema is up to date; migrations applied: {', '.join(applied) or 'none'}"
 
+    def _begin_analyst(self) -> None:
+        """Start it beside the workers: nothing but questions waits for it."""
+        if self.settings.analyst:
+            self._analyst = self._child(self._analyst_program())
+            self._analyst_start = asyncio.create_task(self._start_analyst(self._analyst))
+
+    async def _start_analyst(self, analyst: Child) -> None:
+        started_at = time.monotonic()
+        try:
+            await analyst.start()
+        except StartupError as error:
+            self._console.warn(f"{error} Questions are not answered; all else is.")
+        else:
+            self._console.line(f"The analyst is ready ({time.monotonic() - started_at:.1f} s)")
+
+    async def _analyst_is_ready(self) -> None:
+        if self._analyst_start is not None:
+            await asyncio.wait({self._analyst_start}, timeout=_ANALYST_SECONDS_MAX)
+
     async def _start_workers(self) -> None:
         environment = {
             **os.environ,
@@ -143,6 +177,8 @@ class Stack:
             f"{PREFIX}JWT_SECRET": _secret(self.settings.jwt_secret),
             f"{PREFIX}SECRET_KEYS": ",".join(map(_secret, self.settings.secret_keys)),
         }
+        if self.settings.analyst:
+            environment[f"{PREFIX}ANALYST_SOCKET"] = str(self.folder.analyst_socket)
         self._workers = [self._child(self._worker(i, environment)) for i in range(self.settings.workers)]
         with self._console.step(f"Starting {_count(self._workers)}") as step:
             await asyncio.gather(*(worker.start() for worker in self._workers))
@@ -181,6 +217,22 @@ class Stack:
             log=self.folder.log(f"worker-{index}"),
             probe=partial(probes.worker, socket),
             stop=((Signals.SIGTERM, self.settings.drain_seconds + _DRAIN_MARGIN_SECONDS), (Signals.SIGKILL, 5)),
+            clear=partial(socket.unlink, missing_ok=True),
+        )
+
+    def _analyst_program(self) -> Program:
+        socket = self.folder.analyst_socket
+        places = ("--socket", str(socket), "--data-dir", str(self.folder.root))
+        return Program(
+            name="The analyst",
+            command=(sys.executable, "-P", "-m", "nimbus_server", "analyst", *places),
+            environment={
+                **{name: value for name, value in os.environ.items() if name != f"{PREFIX}METRICS_PORT"},
+                f"{PREFIX}DATABASE_URL": _secret(self.settings.database_url),
+            },
+            log=self.folder.log("analyst"),
+            probe=partial(probes.worker, socket),
+            stop=((Signals.SIGTERM, 5), (Signals.SIGKILL, 5)),
             clear=partial(socket.unlink, missing_ok=True),
         )
 

@@ -1,36 +1,60 @@
 """Reads the counts that ingest keeps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
+from typing import Any
 from uuid import UUID
 
 from psycopg import sql
 
-from nimbus_server.metrics.bucket import EPOCH, Bucket
+from nimbus_server.metrics.bucket import EPOCH, TICK, Bucket, CalendarBucket
 from nimbus_server.postgres.database import Database
+from nimbus_server.postgres.session import Connection
+
+NAMES_MAX = 100
 
 # Goes from one non-empty bucket to the next older one by the primary key, and stops at the limit: the cost follows the
 # buckets shown, not the length of the log. Then it adds them up in one go.
 NEWEST_BUCKETS = """
 WITH RECURSIVE buckets AS (
-    SELECT date_bin(%(width)s, max(minute), %(epoch)s) AS ts FROM event_counts WHERE {where}
+    SELECT {newest} AS ts FROM event_counts WHERE {where}
     UNION ALL
-    SELECT date_bin(%(width)s, (SELECT max(minute) FROM event_counts WHERE {where} AND minute < b.ts), %(epoch)s)
-    FROM buckets b
-    WHERE b.ts IS NOT NULL
+    SELECT {next_older} FROM buckets b WHERE b.ts IS NOT NULL
 ), newest AS (
     SELECT ts FROM buckets WHERE ts IS NOT NULL LIMIT %(limit)s
 )
-SELECT date_bin(%(width)s, minute, %(epoch)s) AS ts, sum(count) FROM event_counts
+"""
+TOTALS = """
+SELECT {bucket} AS ts, NULL AS name, sum(count) FROM event_counts
 WHERE {where} AND minute >= (SELECT min(ts) FROM newest) GROUP BY 1 ORDER BY 1
 """
+TOTALS_AND_NAMES = """
+, counted AS MATERIALIZED (
+    SELECT {bucket} AS ts, name, sum(count) AS count FROM event_counts
+    WHERE {where} AND minute >= (SELECT min(ts) FROM newest) GROUP BY 1, 2
+), top AS (
+    SELECT name, row_number() OVER (ORDER BY sum(count) DESC, name COLLATE "C") AS rank FROM counted GROUP BY name
+)
+(SELECT ts, NULL AS name, sum(count) FROM counted GROUP BY ts ORDER BY ts)
+UNION ALL
+(SELECT ts, name, count FROM counted JOIN top USING (name) WHERE rank <= %(names_max)s ORDER BY rank, ts)
+"""
+# Start of the bucket that holds a minute. Those of a calendar come with the query: PostgreSQL's time zones may be of
+# another year than ours, and it takes the second of two midnights.
+FIXED_BUCKET = "date_bin(%(width)s, {minute}, %(epoch)s)"
+CALENDAR_BUCKET = "(%(starts)s::timestamptz[])[width_bucket({minute}, %(starts)s::timestamptz[])]"
+FIRST_AND_LAST = "SELECT min(minute), max(minute) FROM event_counts WHERE {where}"
 # The planner does not know how few rows that is, and would rather read all that there are.
 BY_INDEX = "SET LOCAL enable_seqscan = off"
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesQuery:
-    """Which counts of a project; `start` inclusive and `end` not, both at the edge of a bucket, None for no bound."""
+    """Which counts of a project; `start` inclusive and `end` not, both at the edge of a bucket, None for no bound.
+
+    `by_name` asks for those of each name, too.
+    """
 
     project_id: UUID
     bucket: Bucket
@@ -38,6 +62,7 @@ class SeriesQuery:
     start: datetime | None
     end: datetime | None
     names: list[str]
+    by_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +73,74 @@ class Point:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Non-empty buckets, oldest first: of all that was asked for, and of each of the NAMES_MAX most frequent names."""
+
+    points: list[Point]
+    names: dict[str, list[Point]]
+
+
 class MetricsStore:
     """Every method raises what Database.transaction does."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def newest(self, query: SeriesQuery) -> list[Point]:
-        """The newest non-empty buckets, oldest first."""
-        conditions = [sql.SQL("project_id = %(project_id)s")]
-        if query.start:
-            conditions.append(sql.SQL("minute >= %(start)s"))
-        if query.end:
-            conditions.append(sql.SQL("minute < %(end)s"))
-        if query.names:
-            conditions.append(sql.SQL("name = ANY(%(names)s)"))
+    async def newest(self, query: SeriesQuery) -> Counts:
+        """The newest non-empty buckets. Names come most frequent first, ties by name."""
         async with self._database.transaction() as connection, connection.pipeline():
             await connection.execute(BY_INDEX)
-            cursor = await connection.execute(
-                sql.SQL(NEWEST_BUCKETS).format(where=sql.SQL(" AND ").join(conditions)),
-                {
-                    "project_id": query.project_id,
-                    "width": query.bucket.width,
-                    "epoch": EPOCH,
-                    "start": query.start,
-                    "end": query.end,
-                    "names": query.names,
-                    "limit": query.limit,
-                },
+            parameters: dict[str, Any]
+            if isinstance(query.bucket, CalendarBucket):
+                starts = await _starts(connection, query, query.bucket)
+                if not starts:
+                    return Counts([], {})
+                query = replace(query, start=starts[0], end=query.bucket.ceil(starts[-1] + TICK))
+                bucket, parameters = CALENDAR_BUCKET, {"starts": starts}
+            else:
+                bucket, parameters = FIXED_BUCKET, {"width": query.bucket.width, "epoch": EPOCH}
+            where = _where(query)
+            older = sql.SQL("(SELECT max(minute) FROM event_counts WHERE {where} AND minute < b.ts)").format(
+                where=where
             )
-            return [Point(ts, int(count)) for ts, count in await cursor.fetchall()]
+            cursor = await connection.execute(
+                sql.SQL(NEWEST_BUCKETS + (TOTALS_AND_NAMES if query.by_name else TOTALS)).format(
+                    where=where,
+                    newest=sql.SQL(bucket).format(minute=sql.SQL("max(minute)")),
+                    next_older=sql.SQL(bucket).format(minute=older),
+                    bucket=sql.SQL(bucket).format(minute=sql.SQL("minute")),
+                ),
+                _parameters(query) | parameters | {"limit": query.limit, "names_max": NAMES_MAX},
+            )
+            counts = Counts([], {})
+            for ts, name, count in await cursor.fetchall():
+                points = counts.points if name is None else counts.names.setdefault(name, [])
+                points.append(Point(ts, int(count)))
+            return counts
+
+
+async def _starts(connection: Connection, query: SeriesQuery, bucket: CalendarBucket) -> list[datetime]:
+    """Starts of all buckets from the first count to the last, oldest first."""
+    statement = sql.SQL(FIRST_AND_LAST).format(where=_where(replace(query, names=[])))
+    cursor = await connection.execute(statement, _parameters(query))
+    row = await cursor.fetchone()
+    if row is None or row[0] is None:
+        return []
+    oldest = bucket.floor(row[0])
+    return [*takewhile(lambda start: start >= oldest, bucket.backwards(row[1]))][::-1]
+
+
+def _where(query: SeriesQuery) -> sql.Composable:
+    conditions = [sql.SQL("project_id = %(project_id)s")]
+    if query.start:
+        conditions.append(sql.SQL("minute >= %(start)s"))
+    if query.end:
+        conditions.append(sql.SQL("minute < %(end)s"))
+    if query.names:
+        conditions.append(sql.SQL("name = ANY(%(names)s)"))
+    return sql.SQL(" AND ").join(conditions)
+
+
+def _parameters(query: SeriesQuery) -> dict[str, Any]:
+    return {"project_id": query.project_id, "start": query.start, "end": query.end, "names": query.names}

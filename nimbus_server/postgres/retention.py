@@ -32,6 +32,11 @@ SELECT project_id, id FROM page ORDER BY project_id DESC, id DESC LIMIT 1
 """
 
 
+def kept_since(now: datetime, days: int) -> datetime:
+    """The first moment of the oldest month that is kept: of what is older nothing may be shown any more."""
+    return month_of(now - timedelta(days=days))
+
+
 class Retention:
     """Keeps events for `days` and then to the end of their month."""
 
@@ -42,7 +47,7 @@ class Retention:
 
     async def enforce(self, now: datetime) -> None:
         """Drop the months that lie wholly in the past of what is kept. Raises what Database.transaction does."""
-        before = month_of(now - timedelta(days=self._days))
+        before = kept_since(now, self._days)
         async with self._database.transaction() as connection:
             rows = await (await connection.execute(MONTHS, (f"events_{before:%Y_%m}",))).fetchall()
             months = [name for (name,) in rows]

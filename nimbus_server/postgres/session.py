@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from nimbus_server.errors import StartupError
@@ -66,6 +66,16 @@ def connection_options(dsn: str) -> dict[str, Any]:
         return {"client_encoding": ENCODING, "options": conninfo_to_dict(dsn).get("options") or ""}
     except psycopg.ProgrammingError as error:
         raise StartupError(f"NIMBUS_DATABASE_URL is not a connection string: {error}".strip()) from None
+
+
+def plain_conninfo(dsn: str, application_name: str) -> str:
+    """The DSN for a driver that knows no more than libpq does, with what every connection needs.
+
+    Parameters of the session are as the database has them but for the encoding. Raises StartupError where the DSN is
+    none.
+    """
+    options = connection_options(dsn) | {"keepalives_idle": 10, "tcp_user_timeout": 15_000}
+    return make_conninfo(dsn, **options, application_name=application_name)
 
 
 async def connect(dsn: str, *, parameters: dict[str, str] | None = None, **options: Any) -> Connection:

@@ -24,3 +24,7 @@ class ProjectAccess:
             caller.user_id, project_id
         ):
             raise project_not_found()
+
+    async def timezone(self, project_id: UUID) -> str:
+        """The project's time zone, as ProjectStore has it. It says nothing about who may know."""
+        return await self._store.timezone(project_id)

@@ -6,10 +6,11 @@ from nimbus.v1 import project_service_pb2 as pb
 from nimbus_server.accounts.api_keys import SecretBox, new_api_key
 from nimbus_server.accounts.caller import person
 from nimbus_server.projects.store import Project, ProjectStore
-from nimbus_server.rpc.fields import int_field, text_field, timestamp, uuid_field
+from nimbus_server.rpc.fields import int_field, text_field, timestamp, uuid_field, zone_field
 from nimbus_server.rpc.paging import page_token, read_page_token
 
 NAME_LENGTH_MAX = 200
+TIMEZONE_DEFAULT = "UTC"
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
 GRACE_SECONDS_MAX = 604_800
@@ -24,8 +25,11 @@ class ProjectService:
 
     async def CreateProject(self, request: pb.CreateProjectRequest) -> pb.CreateProjectResponse:
         name = text_field("name", request.name, NAME_LENGTH_MAX)
+        zone = zone_field("timezone", request.timezone or TIMEZONE_DEFAULT)
         key = new_api_key()
-        project = await self._store.create(uuid4(), name, person().user_id, key.id, self._secrets.seal(key.secret))
+        project = await self._store.create(
+            uuid4(), name, person().user_id, key.id, self._secrets.seal(key.secret), zone.key
+        )
         return pb.CreateProjectResponse(project=_message(project), api_key_secret=key.secret)
 
     async def ListProjects(self, request: pb.ListProjectsRequest) -> pb.ListProjectsResponse:
@@ -45,8 +49,10 @@ class ProjectService:
 
     async def UpdateProject(self, request: pb.UpdateProjectRequest) -> pb.Project:
         project_id = uuid_field("project_id", request.project_id)
-        name = text_field("name", request.name, NAME_LENGTH_MAX)
-        project = await self._store.rename(person().user_id, project_id, name)
+        timezone = zone_field("timezone", request.timezone).key if request.timezone else None
+        named = request.name or not request.timezone
+        name = text_field("name", request.name, NAME_LENGTH_MAX) if named else None
+        project = await self._store.update(person().user_id, project_id, name, timezone)
         return _message(project)
 
     async def DeleteProject(self, request: pb.DeleteProjectRequest) -> pb.DeleteProjectResponse:
@@ -67,6 +73,7 @@ def _message(project: Project) -> pb.Project:
     return pb.Project(
         id=str(project.id),
         name=project.name,
+        timezone=project.timezone,
         api_key_id=project.api_key_id,
         created_at=timestamp(project.created_at),
         updated_at=timestamp(project.updated_at),

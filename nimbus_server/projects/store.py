@@ -14,7 +14,7 @@ from nimbus_server.postgres.session import Connection
 
 # Every look at a project goes through membership: what is not the caller's is not there.
 SELECT_PROJECT = sql.SQL(
-    "SELECT p.id, p.name, k.id AS api_key_id, p.created_at, p.updated_at FROM projects p "
+    "SELECT p.id, p.name, p.timezone, k.id AS api_key_id, p.created_at, p.updated_at FROM projects p "
     "JOIN members m ON m.project_id = p.id "
     "JOIN api_keys k ON k.project_id = p.id AND k.expires_at IS NULL "
     "WHERE m.user_id = %(user_id)s "
@@ -43,10 +43,11 @@ PURGE_STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project as its members see it; `api_key_id` is the key in force."""
+    """A project as its members see it; `timezone` is an IANA name, `api_key_id` the key in force."""
 
     id: UUID
     name: str
+    timezone: str
     api_key_id: str
     created_at: datetime
     updated_at: datetime
@@ -58,10 +59,14 @@ class ProjectStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, project_id: UUID, name: str, owner: UUID, key_id: str, secret_encrypted: bytes) -> Project:
+    async def create(
+        self, project_id: UUID, name: str, owner: UUID, key_id: str, secret_encrypted: bytes, timezone: str = "UTC"
+    ) -> Project:
         """Store a project with its owner, its key and the counter of its log."""
         async with self._database.transaction() as connection:
-            await connection.execute("INSERT INTO projects (id, name) VALUES (%s, %s)", (project_id, name))
+            await connection.execute(
+                "INSERT INTO projects (id, name, timezone) VALUES (%s, %s, %s)", (project_id, name, timezone)
+            )
             await connection.execute(
                 "INSERT INTO members (project_id, user_id, role) VALUES (%s, %s, 'owner')", (project_id, owner)
             )
@@ -113,12 +118,23 @@ class ProjectStore:
             )
             return {(user_id, project_id) for user_id, project_id in await cursor.fetchall()}
 
-    async def rename(self, user_id: UUID, project_id: UUID, name: str) -> Project:
-        """Change the name."""
+    async def timezone(self, project_id: UUID) -> str:
+        """The project's time zone, an IANA name, whoever asks: the caller has checked that they may."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute("SELECT timezone FROM projects WHERE id = %s", (project_id,))
+            row = await cursor.fetchone()
+        if row is None:
+            raise project_not_found()
+        return str(row[0])
+
+    async def update(self, user_id: UUID, project_id: UUID, name: str | None, timezone: str | None) -> Project:
+        """Change what is not None."""
         async with self._database.transaction() as connection:
             await _project(connection, user_id, project_id)
             await connection.execute(
-                "UPDATE projects SET name = %s, updated_at = now() WHERE id = %s", (name, project_id)
+                "UPDATE projects SET name = coalesce(%s, name), timezone = coalesce(%s, timezone), updated_at = now() "
+                "WHERE id = %s",
+                (name, timezone, project_id),
             )
             return await _project(connection, user_id, project_id)
 

@@ -24,8 +24,8 @@ class Call:
     """One RPC.
 
     `rest_method` and `rest_path` (with its query) are what a REST client sent, byte by byte; None for gRPC.
-    `deadline_seconds` is what the client or the edge gives it from now on, None for no limit. `cut_off` ends a stream
-    whose client takes nothing: with an error, behind what is on its way.
+    `deadline_seconds` is what the client or the edge gives it from now on, `client_seconds` what the client alone does;
+    None for no limit. `cut_off` ends a stream whose client takes nothing: with an error, behind what is on its way.
     """
 
     rpc: str
@@ -34,6 +34,7 @@ class Call:
     rest_method: str | None
     rest_path: str | None
     deadline_seconds: float | None
+    client_seconds: float | None = None
     cut_off: Callable[[NimbusError], None] | None = field(default=None, repr=False)
     _began: float = field(default_factory=time.monotonic, repr=False)
 
@@ -85,7 +86,7 @@ def read_call(rpc: str, context: Context) -> Call:
     """
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     from_edge = context.peer().startswith("unix:")
-    remaining = context.time_remaining()
+    remaining = by_client = context.time_remaining()
     at_edge = metadata.get("x-envoy-expected-rq-timeout-ms", "")
     if from_edge and at_edge.isdecimal():
         remaining = min(int(at_edge) / 1000, math.inf if remaining is None else remaining)
@@ -96,4 +97,5 @@ def read_call(rpc: str, context: Context) -> Call:
         rest_method=metadata.get("x-envoy-original-method") if from_edge else None,
         rest_path=metadata.get("x-nimbus-path") if from_edge and "x-envoy-original-path" in metadata else None,
         deadline_seconds=remaining,
+        client_seconds=by_client,
     )

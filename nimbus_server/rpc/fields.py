@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nimbus_server.errors import Reason, field_error
 from nimbus_server.ingest.event import PROPS_BYTES_MAX, EventRefusedError
 from nimbus_server.ingest.props import encode_props, parse_props
+from nimbus_server.times import read_zone
 
 # What is wanted of props, each number, text, list and object counted: all of it is looked for in all of every event.
 PROPS_WANTED_MAX = 20
@@ -94,3 +96,13 @@ def time_field(name: str, value: Timestamp) -> datetime:
         return value.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise field_error(Reason.FIELD_INVALID, name, f"{name} must be a time from the year 1 to 9999.") from None
+
+
+def zone_field(name: str, value: str) -> ZoneInfo:
+    """A time zone. Raises NimbusError with FIELD_INVALID."""
+    try:
+        return read_zone(value)
+    except ValueError:
+        raise field_error(
+            Reason.FIELD_INVALID, name, f"{name} must be a name of the IANA time zone database, such as Europe/Berlin."
+        ) from None

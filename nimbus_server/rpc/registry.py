@@ -99,21 +99,25 @@ def handlers_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpc
     handlers: dict[str, Handler] = {}
     for method in service.methods:
         implementation = getattr(servicer, method.name)
-        serialize = GetMessageClass(method.output_type).SerializeToString
         handler: Handler
         if method.client_streaming:
-            handler = grpc.stream_stream_rpc_method_handler(_stream(implementation), None, serialize)
+            handler = grpc.stream_stream_rpc_method_handler(_stream(implementation), None, _encoded)
         elif method.server_streaming:
             # What many subscribers get is encoded once, so these give bytes.
             handler = grpc.unary_stream_rpc_method_handler(_stream(implementation), None, None)
         else:
-            handler = grpc.unary_unary_rpc_method_handler(_call(implementation), None, serialize)
+            handler = grpc.unary_unary_rpc_method_handler(_call(implementation), None, _encoded)
         handlers[method.name] = handler
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _call(method: Callable[[Any], Awaitable[Message]]) -> Callable[[Any, Context], Awaitable[Message]]:
-    async def handle(request: Any, _context: Context) -> Message:
+def _encoded(response: Message | bytes) -> bytes:
+    """A response on the wire; one that came from another process has its form already."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _call(method: Callable[[Any], Awaitable[Message | bytes]]) -> Callable[[Any, Context], Awaitable[Message | bytes]]:
+    async def handle(request: Any, _context: Context) -> Message | bytes:
         return await method(request)
 
     return handle

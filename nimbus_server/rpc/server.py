@@ -1,10 +1,8 @@
 """The gRPC server: Nimbus' services, the standard health service, and reflection."""
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -12,6 +10,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from nimbus.v1 import (
+    analysis_service_pb2,
     auth_service_pb2,
     event_service_pb2,
     health_service_pb2,
@@ -20,10 +19,12 @@ from nimbus.v1 import (
     stream_service_pb2,
 )
 from nimbus_server.errors import StartupError
+from nimbus_server.rpc.address import socket_address
 from nimbus_server.rpc.admission import Admission
 from nimbus_server.rpc.admit import AdmitInterceptor
 from nimbus_server.rpc.observe import ObserveInterceptor
 from nimbus_server.rpc.registry import BATCH_BYTES_MAX, handlers_of, rpcs_of
+from nimbus_server.rpc.trust import TrustInterceptor
 
 OPTIONS = [
     ("grpc.max_receive_message_length", BATCH_BYTES_MAX),
@@ -48,6 +49,7 @@ SERVICES = {
         event_service_pb2,
         stream_service_pb2,
         metrics_service_pb2,
+        analysis_service_pb2,
         health_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
@@ -55,19 +57,22 @@ SERVICES = {
 
 
 class Server:
-    """Serves `servicers` (by the name of their service) behind the interceptor chain."""
+    """Serves `servicers` (by the name of their service) behind the interceptor chain.
 
-    def __init__(self, servicers: Mapping[str, object], admission: Admission) -> None:
-        rpcs = {name: rpc for service in SERVICES.values() for name, rpc in rpcs_of(service).items()}
+    Without `admission`, calls need no credentials: for a server that only other processes of Nimbus reach.
+    """
+
+    def __init__(self, servicers: Mapping[str, object], admission: Admission | None) -> None:
+        services = {name: SERVICES[name] for name in servicers}
+        rpcs = {name: rpc for service in services.values() for name, rpc in rpcs_of(service).items()}
+        admit = AdmitInterceptor(rpcs, admission) if admission else TrustInterceptor(rpcs)
         self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(
-            interceptors=[ObserveInterceptor(rpcs), AdmitInterceptor(rpcs, admission)], options=OPTIONS
-        )
-        self._server.add_generic_rpc_handlers([handlers_of(s, servicers[name]) for name, s in SERVICES.items()])
+        self._server = grpc.aio.server(interceptors=[ObserveInterceptor(rpcs), admit], options=OPTIONS)
+        self._server.add_generic_rpc_handlers([handlers_of(s, servicers[name]) for name, s in services.items()])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [
-                *(service.full_name for service in SERVICES.values()),
+                *(service.full_name for service in services.values()),
                 health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
                 reflection.SERVICE_NAME,
             ],
@@ -77,8 +82,7 @@ class Server:
     def listen_on_socket(self, socket: Path) -> None:
         """Listen on a Unix socket; one that a dead process left is replaced. Raises StartupError."""
         socket.unlink(missing_ok=True)
-        # gRPC reads a URI: a percent sign in the path is not one of its own.
-        self._listen(f"unix:{quote(os.fsencode(socket.absolute()))}")
+        self._listen(socket_address(socket))
 
     def listen_on_port(self, address: str, port: int) -> None:
         """Listen on a TCP port, shared with other processes that ask for the same. Raises StartupError."""

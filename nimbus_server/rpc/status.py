@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
-from nimbus_server.errors import NimbusError, Reason
+from nimbus_server.errors import NimbusError, Reason, Violation
 
 DOMAIN = "nimbus"
 
@@ -100,3 +100,20 @@ def status_of(error: NimbusError) -> Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def error_of(status: Status) -> NimbusError | None:
+    """The error that status_of made the status of; None where it is not one of Nimbus."""
+    info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    for detail in status.details:
+        for message in (info, bad, retry):
+            detail.Unpack(message)
+    if info.domain != DOMAIN or info.reason not in Reason.__members__:
+        return None
+    return NimbusError(
+        Reason(info.reason),
+        status.message,
+        violations=tuple(Violation(v.field, v.description) for v in bad.field_violations),
+        metadata=info.metadata,
+        retry_after_seconds=retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
+    )

@@ -19,7 +19,7 @@ from nimbus_server.projects.store import ProjectStore
 
 ON_A_PROJECT: dict[str, Callable[[ProjectStore, UUID, UUID], Awaitable[object]]] = {
     "get": lambda store, user, project: store.get(user, project),
-    "rename": lambda store, user, project: store.rename(user, project, "mine now"),
+    "update": lambda store, user, project: store.update(user, project, "mine now", "Asia/Tehran"),
     "delete": lambda store, user, project: store.delete(user, project),
     "rotate_key": lambda store, user, project: store.rotate_key(user, project, new_api_key().id, b"sealed", 0),
 }
@@ -145,3 +145,16 @@ async def test_a_deleted_projects_key_is_dead(database: Database) -> None:
     key = (await store.get(owner, project)).api_key_id
     await store.delete(owner, project)
     assert await living_keys(database, key) == [False]
+
+
+async def test_an_update_changes_what_it_names_and_nothing_else(database: Database) -> None:
+    owner, store = await new_user(database), ProjectStore(database)
+    project = await new_project(database, owner)
+    assert await store.timezone(project) == "UTC"
+    moved = await store.update(owner, project, None, "Europe/Berlin")
+    assert (moved.name, moved.timezone) == ("a project", "Europe/Berlin")
+    renamed = await store.update(owner, project, "another", None)
+    assert (renamed.name, renamed.timezone) == ("another", "Europe/Berlin")
+    assert await store.timezone(project) == "Europe/Berlin"
+    with pytest.raises(NimbusError, check=not_found):
+        await store.timezone(uuid4())

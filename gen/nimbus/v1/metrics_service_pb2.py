@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/metrics_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\xb9\x01\n\x13QueryMetricsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12)\n\x05start\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x06 \x03(\tB\x08\n\x06_limit\"^\n\x14QueryMetricsResponse\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12&\n\x06series\x18\x03 \x03(\x0b\x32\x16.nimbus.v1.MetricPoint\"D\n\x0bMetricPoint\x12&\n\x02ts\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x02 \x01(\x01\x32z\n\x0eMetricsService\x12h\n\x0cQueryMetrics\x12\x1e.nimbus.v1.QueryMetricsRequest\x1a\x1f.nimbus.v1.QueryMetricsResponse\"\x17\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/metricsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/metrics_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\xeb\x01\n\x13QueryMetricsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12)\n\x05start\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x06 \x03(\t\x12\x10\n\x08timezone\x18\x07 \x01(\t\x12\x0c\n\x04\x66ill\x18\x08 \x01(\t\x12\x10\n\x08group_by\x18\t \x01(\tB\x08\n\x06_limit\"\x98\x01\n\x14QueryMetricsResponse\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12&\n\x06series\x18\x03 \x03(\x0b\x32\x16.nimbus.v1.MetricPoint\x12\x10\n\x08timezone\x18\x04 \x01(\t\x12&\n\x06groups\x18\x05 \x03(\x0b\x32\x16.nimbus.v1.MetricGroup\"C\n\x0bMetricGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06series\x18\x02 \x03(\x0b\x32\x16.nimbus.v1.MetricPoint\"D\n\x0bMetricPoint\x12&\n\x02ts\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x02 \x01(\x01\x32z\n\x0eMetricsService\x12h\n\x0cQueryMetrics\x12\x1e.nimbus.v1.QueryMetricsRequest\x1a\x1f.nimbus.v1.QueryMetricsResponse\"\x17\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/metricsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,11 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICSSERVICE'].methods_by_name['QueryMetrics']._loaded_options = None
   _globals['_METRICSSERVICE'].methods_by_name['QueryMetrics']._serialized_options = b'\310\332\030\004\202\323\344\223\002\r\022\013/v1/metrics'
   _globals['_QUERYMETRICSREQUEST']._serialized_start=134
-  _globals['_QUERYMETRICSREQUEST']._serialized_end=319
-  _globals['_QUERYMETRICSRESPONSE']._serialized_start=321
-  _globals['_QUERYMETRICSRESPONSE']._serialized_end=415
-  _globals['_METRICPOINT']._serialized_start=417
-  _globals['_METRICPOINT']._serialized_end=485
-  _globals['_METRICSSERVICE']._serialized_start=487
-  _globals['_METRICSSERVICE']._serialized_end=609
+  _globals['_QUERYMETRICSREQUEST']._serialized_end=369
+  _globals['_QUERYMETRICSRESPONSE']._serialized_start=372
+  _globals['_QUERYMETRICSRESPONSE']._serialized_end=524
+  _globals['_METRICGROUP']._serialized_start=526
+  _globals['_METRICGROUP']._serialized_end=593
+  _globals['_METRICPOINT']._serialized_start=595
+  _globals['_METRICPOINT']._serialized_end=663
+  _globals['_METRICSSERVICE']._serialized_start=665
+  _globals['_METRICSSERVICE']._serialized_end=787
 # @@protoc_insertion_point(module_scope)

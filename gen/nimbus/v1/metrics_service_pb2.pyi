@@ -31,19 +31,35 @@ class QueryMetricsRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    FILL_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     bucket: _builtins.str
-    """Width of a bucket: `1m`, `5m`, `15m`, `1h` or `1d`. Buckets start at whole multiples of it in UTC. Default `1h`."""
+    """Width of a bucket: `1m`, `5m`, `15m`, `1h`, `1d`, `1w` or `1mo`. Those under a day start at whole multiples of it in
+    UTC; days, weeks (from Monday) and months at midnight in `timezone`, or at the first moment after where clocks leap
+    over that. Default `1h`.
+    """
     limit: _builtins.int
-    """Most buckets to return, 1 to 10,000. Default 100."""
+    """Most buckets to return, 1 to 10,000, or 1 to 1,000 with `group_by`. Default 100."""
+    timezone: _builtins.str
+    """IANA time zone, such as `Europe/Berlin`, by which days, weeks and months begin. Default: the project's."""
+    fill: _builtins.str
+    """`zero` shows the empty buckets too, with 0: the newest `limit` of those from `start` to `end`. Default: buckets without
+    events are left out.
+    """
+    group_by: _builtins.str
+    """`name` shows the counts of each name of events too. Default: `series` alone."""
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
         """Only the buckets from the one that holds this time, in the forms of `ts` of an Event. Default: no bound."""
 
     @_builtins.property
     def end(self) -> _timestamp_pb2.Timestamp:
-        """Only the buckets that start before this time, in the forms of `ts` of an Event. Default: no bound."""
+        """Only the buckets that start before this time, in the forms of `ts` of an Event. Default: no bound; with `fill`, the
+        bucket that holds the current time is the last.
+        """
 
     @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -58,10 +74,13 @@ class QueryMetricsRequest(_message.Message):
         start: _timestamp_pb2.Timestamp | None = ...,
         end: _timestamp_pb2.Timestamp | None = ...,
         name: _abc.Iterable[_builtins.str] | None = ...,
+        timezone: _builtins.str = ...,
+        fill: _builtins.str = ...,
+        group_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "end", b"end", "limit", b"limit", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "bucket", b"bucket", "end", b"end", "limit", b"limit", "name", b"name", "project_id", b"project_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "bucket", b"bucket", "end", b"end", "fill", b"fill", "group_by", b"group_by", "limit", b"limit", "name", b"name", "project_id", b"project_id", "start", b"start", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -78,13 +97,21 @@ class QueryMetricsResponse(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
     SERIES_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Always `events.count`."""
     bucket: _builtins.str
     """The bucket width in force."""
+    timezone: _builtins.str
+    """The time zone in force; `UTC` for buckets under a day."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricPoint]:
-        """The buckets that hold events, oldest first."""
+        """The buckets that hold events, or with `fill` all, oldest first."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricGroup]:
+        """With `group_by`: the 100 names with the most events in `series`, the most frequent first, ties by name."""
 
     def __init__(
         self,
@@ -92,14 +119,44 @@ class QueryMetricsResponse(_message.Message):
         metric: _builtins.str = ...,
         bucket: _builtins.str = ...,
         series: _abc.Iterable[Global___MetricPoint] | None = ...,
+        timezone: _builtins.str = ...,
+        groups: _abc.Iterable[Global___MetricGroup] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "metric", b"metric", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "groups", b"groups", "metric", b"metric", "series", b"series", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryMetricsResponse: _TypeAlias = QueryMetricsResponse  # noqa: Y015
+
+@_typing.final
+class MetricGroup(_message.Message):
+    """Events of one name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the events."""
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricPoint]:
+        """Those of the buckets of `series` that hold events of the name, or with `fill` all, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        series: _abc.Iterable[Global___MetricPoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricGroup: _TypeAlias = MetricGroup  # noqa: Y015
 
 @_typing.final
 class MetricPoint(_message.Message):

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/project_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\x97\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"T\n\x15\x43reateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x16\n\x0e\x61pi_key_secret\x18\x02 \x01(\t\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.nimbus.v1.Project\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\'\n\x11GetProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"a\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"*\n\x14\x44\x65leteProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\"g\n\x11RotateKeysRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"e\n\x12RotateKeysResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_secret\x18\x03 \x01(\t2\x8b\x06\n\x0eProjectService\x12w\n\rCreateProject\x12\x1f.nimbus.v1.CreateProjectRequest\x1a .nimbus.v1.CreateProjectResponse\"#\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x19\"\x0c/v1/projects:\tjson_body\x12i\n\x0cListProjects\x12\x1e.nimbus.v1.ListProjectsRequest\x1a\x1f.nimbus.v1.ListProjectsResponse\"\x18\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x65\n\nGetProject\x12\x1c.nimbus.v1.GetProjectRequest\x1a\x12.nimbus.v1.Project\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/projects/{project_id}\x12v\n\rUpdateProject\x12\x1f.nimbus.v1.UpdateProjectRequest\x1a\x12.nimbus.v1.Project\"0\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02&2\x19/v1/projects/{project_id}:\tjson_body\x12y\n\rDeleteProject\x12\x1f.nimbus.v1.DeleteProjectRequest\x1a .nimbus.v1.DeleteProjectResponse\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/projects/{project_id}\x12\xba\x01\n\nRotateKeys\x12\x1c.nimbus.v1.RotateKeysRequest\x1a\x1d.nimbus.v1.RotateKeysResponse\"o\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x65\"%/v1/projects/{project_id}/rotate-keys:\tjson_bodyZ1\"$/v1/projects/{project_id}/rotate-key:\tjson_bodyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnimbus/v1/project_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\"\xa9\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timezone\x18\x06 \x01(\t\"_\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08timezone\x18\x02 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"T\n\x15\x43reateProjectResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x16\n\x0e\x61pi_key_secret\x18\x02 \x01(\t\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.nimbus.v1.Project\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\'\n\x11GetProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"s\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08timezone\x18\x03 \x01(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"*\n\x14\x44\x65leteProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse\"g\n\x11RotateKeysRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"e\n\x12RotateKeysResponse\x12#\n\x07project\x18\x01 \x01(\x0b\x32\x12.nimbus.v1.Project\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pi_key_secret\x18\x03 \x01(\t2\x8b\x06\n\x0eProjectService\x12w\n\rCreateProject\x12\x1f.nimbus.v1.CreateProjectRequest\x1a .nimbus.v1.CreateProjectResponse\"#\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x19\"\x0c/v1/projects:\tjson_body\x12i\n\x0cListProjects\x12\x1e.nimbus.v1.ListProjectsRequest\x1a\x1f.nimbus.v1.ListProjectsResponse\"\x18\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x65\n\nGetProject\x12\x1c.nimbus.v1.GetProjectRequest\x1a\x12.nimbus.v1.Project\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/projects/{project_id}\x12v\n\rUpdateProject\x12\x1f.nimbus.v1.UpdateProjectRequest\x1a\x12.nimbus.v1.Project\"0\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02&2\x19/v1/projects/{project_id}:\tjson_body\x12y\n\rDeleteProject\x12\x1f.nimbus.v1.DeleteProjectRequest\x1a .nimbus.v1.DeleteProjectResponse\"%\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/projects/{project_id}\x12\xba\x01\n\nRotateKeys\x12\x1c.nimbus.v1.RotateKeysRequest\x1a\x1d.nimbus.v1.RotateKeysResponse\"o\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x65\"%/v1/projects/{project_id}/rotate-keys:\tjson_bodyZ1\"$/v1/projects/{project_id}/rotate-key:\tjson_bodyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,27 +48,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['RotateKeys']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['RotateKeys']._serialized_options = b'\310\332\030\002\202\323\344\223\002e\"%/v1/projects/{project_id}/rotate-keys:\tjson_bodyZ1\"$/v1/projects/{project_id}/rotate-key:\tjson_body'
   _globals['_PROJECT']._serialized_start=161
-  _globals['_PROJECT']._serialized_end=312
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=314
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=391
-  _globals['_CREATEPROJECTRESPONSE']._serialized_start=393
-  _globals['_CREATEPROJECTRESPONSE']._serialized_end=477
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=479
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=539
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=541
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=638
-  _globals['_GETPROJECTREQUEST']._serialized_start=640
-  _globals['_GETPROJECTREQUEST']._serialized_end=679
-  _globals['_UPDATEPROJECTREQUEST']._serialized_start=681
-  _globals['_UPDATEPROJECTREQUEST']._serialized_end=778
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=780
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=822
-  _globals['_DELETEPROJECTRESPONSE']._serialized_start=824
-  _globals['_DELETEPROJECTRESPONSE']._serialized_end=847
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=849
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=952
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=954
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1055
-  _globals['_PROJECTSERVICE']._serialized_start=1058
-  _globals['_PROJECTSERVICE']._serialized_end=1837
+  _globals['_PROJECT']._serialized_end=330
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=332
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=427
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=429
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=513
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=515
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=575
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=577
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=674
+  _globals['_GETPROJECTREQUEST']._serialized_start=676
+  _globals['_GETPROJECTREQUEST']._serialized_end=715
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=717
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=832
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=834
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=876
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=878
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=901
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=903
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=1006
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=1008
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1109
+  _globals['_PROJECTSERVICE']._serialized_start=1112
+  _globals['_PROJECTSERVICE']._serialized_end=1891
 # @@protoc_insertion_point(module_scope)

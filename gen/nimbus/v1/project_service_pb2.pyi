@@ -31,12 +31,15 @@ class Project(_message.Message):
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the project."""
     name: _builtins.str
     """1 to 200 characters; need not be unique."""
     api_key_id: _builtins.str
     """Public half of the API key that signs for this project; starts with `nbk_`."""
+    timezone: _builtins.str
+    """IANA time zone, such as `Europe/Berlin`, by which days, weeks and months of answers begin where a question names none."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the project was created."""
@@ -53,10 +56,11 @@ class Project(_message.Message):
         api_key_id: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        timezone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "created_at", b"created_at", "id", b"id", "name", b"name", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "created_at", b"created_at", "id", b"id", "name", b"name", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -69,9 +73,12 @@ class CreateProjectRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
     JSON_BODY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. 1 to 200 characters."""
+    timezone: _builtins.str
+    """IANA time zone, such as `Europe/Berlin`. Default `UTC`."""
     @_builtins.property
     def json_body(self) -> _httpbody_pb2.HttpBody:
         """Carries the JSON body over REST, so that an unknown field in it is refused. Set by the REST gateway alone."""
@@ -80,11 +87,12 @@ class CreateProjectRequest(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
+        timezone: _builtins.str = ...,
         json_body: _httpbody_pb2.HttpBody | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["json_body", b"json_body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_body", b"json_body", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_body", b"json_body", "name", b"name", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,11 +214,14 @@ class UpdateProjectRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
     JSON_BODY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     name: _builtins.str
-    """Required. The new name, 1 to 200 characters."""
+    """The new name, 1 to 200 characters. Required without `timezone`. Default: as it is."""
+    timezone: _builtins.str
+    """The new IANA time zone, such as `Europe/Berlin`. What was counted is shown by it, too. Default: as it is."""
     @_builtins.property
     def json_body(self) -> _httpbody_pb2.HttpBody:
         """Carries the JSON body over REST, so that an unknown field in it is refused. Set by the REST gateway alone."""
@@ -220,11 +231,12 @@ class UpdateProjectRequest(_message.Message):
         *,
         project_id: _builtins.str = ...,
         name: _builtins.str = ...,
+        timezone: _builtins.str = ...,
         json_body: _httpbody_pb2.HttpBody | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["json_body", b"json_body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_body", b"json_body", "name", b"name", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_body", b"json_body", "name", b"name", "project_id", b"project_id", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,7 +43,7 @@ class ProjectServiceStub:
     GetProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.Project]
     """Returns one project."""
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_service_pb2.Project]
-    """Changes a project's name."""
+    """Changes a project's name, its time zone, or both."""
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_service_pb2.DeleteProjectResponse]
     """Deletes a project for good. Its keys die and nothing of it can be read from then on; the space that its events
     take is freed in the background.
@@ -68,7 +68,7 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     GetProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.Project]  # type: ignore[assignment]
     """Returns one project."""
     UpdateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UpdateProjectRequest, _project_service_pb2.Project]  # type: ignore[assignment]
-    """Changes a project's name."""
+    """Changes a project's name, its time zone, or both."""
     DeleteProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_service_pb2.DeleteProjectResponse]  # type: ignore[assignment]
     """Deletes a project for good. Its keys die and nothing of it can be read from then on; the space that its events
     take is freed in the background.
@@ -114,7 +114,7 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _project_service_pb2.UpdateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_project_service_pb2.Project, _abc.Awaitable[_project_service_pb2.Project]]:
-        """Changes a project's name."""
+        """Changes a project's name, its time zone, or both."""
 
     @_abc_1.abstractmethod
     def DeleteProject(

@@ -1,0 +1,152 @@
+"""The SQL of retention.
+
+`e` has the events that start or return (`starts`, `returns`) of anybody. `b` has a row for each person and cohort: the
+number `c` of its unit, and the time `t` and the place of the start event. `hits` has rows of `uid, c, cell`: the person
+of the cohort has a return for the cell; of the periods before or after it too, where it is ON_OR_BEFORE or ON_OR_AFTER.
+
+The place of an event is its rank in the order of (ts, seq) as one number, so that min and max find the first and the last.
+"""
+
+from nimbus.v1.retention_pb2 import RetentionCohortBy, RetentionCounting
+from nimbus_server.analyses.retention.plan import Cell, Plan
+
+_PLACE = f"(t::HUGEINT * {2**63} + seq)"
+# Cells whose people are marked in one number of 64 bits.
+_MARKS = 62
+
+
+def people_sql(plan: Plan) -> str:
+    """Rows of cohorts that have people: the number of the unit, the size, and for each cell who returned."""
+    return f"""
+WITH {_starts(plan)}, {_hits(plan)}, {_marks(plan)},
+size AS (SELECT c, count(*) AS size FROM b GROUP BY c),
+returned AS (SELECT c, {_returned(plan)} FROM marks GROUP BY c)
+SELECT * FROM size LEFT JOIN returned USING (c)"""
+
+
+def values_sql(plan: Plan) -> str:
+    """Rows of the number of a cohort, that of a cell, and what is measured of the returning events there."""
+    assert plan.measure is not None  # noqa: S101 - it is for questions that have one
+    return f"""
+WITH {_starts(plan)}, {_event_hits(plan, "e.v")}
+SELECT c, cell, CAST({plan.measure.number} AS DOUBLE) FROM hits GROUP BY c, cell"""
+
+
+def cohort_sql(plan: Plan, cohort: int) -> str:
+    """The people of a cohort, as rows of `uid`."""
+    return f"WITH {_starts(plan)} SELECT uid FROM b WHERE c = {cohort}"
+
+
+def returned_sql(plan: Plan, cohort: int, cell: int, *, dropped: bool) -> str:
+    """The people of a cohort who returned for a cell, or who did not, as rows of `uid`."""
+    counts = {
+        RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER: ">=",
+        RetentionCounting.RETENTION_COUNTING_ON_OR_BEFORE: "<=",
+    }.get(plan.counting, "=")
+    returned = f"SELECT uid FROM hits WHERE c = {cohort} AND cell {counts} {cell}"
+    which = f"NOT IN ({returned})" if dropped else f"IN ({returned})"
+    return f"WITH {_starts(plan)}, {_hits(plan)} SELECT uid FROM b WHERE c = {cohort} AND uid {which}"
+
+
+def _starts(plan: Plan) -> str:
+    """The CTEs `e` and `b`."""
+    start, returning = plan.start.predicate, plan.returning.predicate
+    columns = ["uid", "t", "seq", f"{start} AS starts", f"{returning} AS returns"]
+    if plan.measure:
+        columns.append(f"{plan.measure.value} AS v")
+    is_of_either = start if start == returning else f"({start} OR {returning})"
+    cohort = plan.units.index("t")
+    by_unit = f", {cohort}" if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY else ""
+    first = f"SELECT uid, min(t) AS t, min({_PLACE}) AS place FROM e WHERE starts AND t < {plan.range.end}"
+    if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_FIRST_EVER:
+        first = f"SELECT * FROM ({first} GROUP BY uid) WHERE t >= {plan.range.start}"
+    else:
+        first = f"{first} AND t >= {plan.range.start} GROUP BY uid{by_unit}"
+    return f"""
+e AS MATERIALIZED (SELECT {", ".join(columns)} FROM src WHERE uid IS NOT NULL AND {is_of_either}),
+b AS MATERIALIZED (SELECT *, {cohort} AS c FROM ({first}))"""
+
+
+def _hits(plan: Plan) -> str:
+    """The CTE `hits`, from as few rows as there can be."""
+    if plan.counting == RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER:
+        return _last_hits(plan)
+    if plan.is_calendar and plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY:
+        return _unit_hits(plan)
+    return _event_hits(plan)
+
+
+def _last_hits(plan: Plan) -> str:
+    """One for each person and cohort: the person's last return is in the latest period."""
+    period = f"{plan.units.index('r.t')} - c" if plan.is_calendar else f"(r.t - b.t) // {plan.length}"
+    return f"""
+r AS (SELECT uid, max(t) AS t, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid),
+hits AS (SELECT uid, c, least({period}, {plan.last_period}) AS cell FROM r JOIN b USING (uid) WHERE r.place > b.place)"""
+
+
+def _unit_hits(plan: Plan) -> str:
+    """From the last return in each unit. In the unit of the start event, it says whether any is after that."""
+    return f"""
+r AS MATERIALIZED (
+    SELECT uid, {plan.units.index("t")} AS u, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid, u
+),
+hits AS (
+    SELECT uid, c, {_cell(plan, "u - c")} AS cell FROM r JOIN b USING (uid)
+    WHERE u BETWEEN c AND c + {plan.last_period} AND r.place > b.place AND cell IS NOT NULL
+)"""
+
+
+def _event_hits(plan: Plan, *columns: str) -> str:
+    """One for each return and cohort, with further columns of `e`."""
+    period = f"{plan.units.index('e.t')} - c" if plan.is_calendar else f"(e.t - b.t) // {plan.length}"
+    more = "".join(f", {column}" for column in columns)
+    return f"""
+hits AS (
+    SELECT uid, c, {_cell(plan, period)} AS cell{more} FROM e JOIN b USING (uid)
+    WHERE returns AND (e.t > b.t OR (e.t = b.t AND e.t::HUGEINT * {2**63} + e.seq > b.place)) AND cell IS NOT NULL
+)"""
+
+
+def _cell(plan: Plan, period: str) -> str:
+    """SQL: the number of the cell with a period, NULL where there is none."""
+    if plan.cells == tuple(Cell(number, number) for number in range(len(plan.cells))):
+        return f"CASE WHEN {period} <= {plan.last_period} THEN {period} END"
+    return (
+        "CASE "
+        + " ".join(
+            f"WHEN {period} BETWEEN {cell.first} AND {cell.last} THEN {number}" for number, cell in enumerate(plan.cells)
+        )
+        + " END"
+    )
+
+
+def _marks(plan: Plan) -> str:
+    """The CTE `marks`: in one row for each person and cohort, the cells of their hits."""
+    if plan.counting == RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER:
+        columns = "max(cell) AS latest"
+    elif plan.counting == RetentionCounting.RETENTION_COUNTING_ON_OR_BEFORE:
+        columns = "min(cell) AS earliest"
+    else:
+        columns = ", ".join(f"{_mark(plan, block)} AS m{block}" for block in range(_blocks(plan)))
+    return f"marks AS (SELECT uid, c, {columns} FROM hits GROUP BY uid, c)"
+
+
+def _mark(plan: Plan, block: int) -> str:
+    """SQL: a number with a bit for each cell of a block. It is half the price of rows that are told apart."""
+    if _blocks(plan) == 1:
+        return "bit_or(1::BIGINT << cell::INTEGER)"
+    return f"bit_or(CASE WHEN cell // {_MARKS} = {block} THEN 1::BIGINT << (cell % {_MARKS})::INTEGER ELSE 0 END)"
+
+
+def _blocks(plan: Plan) -> int:
+    return -(-len(plan.cells) // _MARKS)
+
+
+def _returned(plan: Plan) -> str:
+    """SQL: for each cell, how many of the people in `marks`."""
+    cells = range(len(plan.cells))
+    if plan.counting == RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER:
+        return ", ".join(f"count(*) FILTER (WHERE latest >= {cell})" for cell in cells)
+    if plan.counting == RetentionCounting.RETENTION_COUNTING_ON_OR_BEFORE:
+        return ", ".join(f"count(*) FILTER (WHERE earliest <= {cell})" for cell in cells)
+    return ", ".join(f"sum((m{cell // _MARKS} >> {cell % _MARKS}) & 1)" for cell in cells)

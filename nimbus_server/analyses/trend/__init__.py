@@ -1,0 +1,1 @@
+"""Trends: numbers over time, of QueryTrend."""

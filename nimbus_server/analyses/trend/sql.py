@@ -1,0 +1,195 @@
+"""The SQL of trends over the relation `src`.
+
+`_events` are the events of at least one series in a range, with the columns `t`, `uid`, and by number of the series `p0`
+(whether the event is one of the series), `v0` (what is measured of it) and `s0` (whether its property is set), by number
+of the breakdown `k0` (its value as text, NULL where it is missing).
+
+The cells of an answer are rows of `g, b` and three columns for each series: the number, or the numerator of a ratio; the
+denominator of a ratio, else NULL; how many events are ignored. `g` is the rank of the combination of breakdown values,
+that of the rest comes after the last one. `b` is the number of the bucket, NULL in the row of the whole range.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import gcd
+
+from nimbus.v1.trend_pb2 import TrendMeasure
+from nimbus_server.analyses.literal import literal
+from nimbus_server.analyses.time_range import Range
+from nimbus_server.analyses.trend.plan import ADDITIVE, NUMERIC, PERCENTILES, Period, Plan, Series
+from nimbus_server.clock import DAY, MINUTE
+
+SESSION_GAP = 30 * MINUTE
+
+# A combination of values of the breakdowns, None for a missing one.
+Values = tuple[str | None, ...]
+
+_NONE = "NULL::DOUBLE"
+# How the parts of an additive measure become one.
+_MERGE = {TrendMeasure.TREND_MEASURE_MINIMUM: "min", TrendMeasure.TREND_MEASURE_MAXIMUM: "max"}
+
+
+def is_ranked_at_once(plan: Plan) -> bool:
+    """Whether `ranked_sql` can answer: a trend of totals, by breakdowns, of additive measures alone."""
+    return bool(plan.breakdowns) and not plan.period.buckets and all(one.measure in ADDITIVE for one in plan.series)
+
+
+def ranked_sql(plan: Plan) -> str:
+    """The most frequent combinations and their cells in one pass over the events: rows of `g, b, k0…` and the series."""
+    parts, merged = _parts_and_merged(plan)
+    values = ", ".join(f"min(k{index})" for index in range(len(plan.breakdowns)))
+    return f"""
+WITH combination AS (SELECT {_keys(plan)}, count(*) AS events, {parts} FROM ({_events(plan, plan.period)}) GROUP BY {_keys(plan)}),
+ranked AS (SELECT *, least(row_number() OVER (ORDER BY {_order(plan, "events")}) - 1, {plan.breakdown_limit}) AS g FROM combination)
+SELECT g, NULL AS b, {values}, {merged} FROM ranked GROUP BY g"""
+
+
+def top_sql(plan: Plan) -> str:
+    """The most frequent combinations of values, the most frequent first: rows of `k0…`."""
+    return f"""
+SELECT {_keys(plan)} FROM ({_events(plan, plan.period)})
+GROUP BY {_keys(plan)} ORDER BY {_order(plan, "count(*)")} LIMIT {plan.breakdown_limit}"""
+
+
+def cells_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
+    """The cells of all series but those of sessions, by the combinations of `top`."""
+    events = _ranked(plan, _events(plan, period), top)
+    if period.buckets is None:
+        return f"SELECT g, NULL AS b, {_measures(plan)} FROM ({events}) GROUP BY g"
+    sets = "GROUPING SETS ((g, b), (g))"
+    if not all(one.measure in ADDITIVE or one.is_of_sessions for one in plan.series):
+        bucket = period.buckets.index("t")
+        return f"SELECT g, b, {_measures(plan)} FROM (SELECT *, {bucket} AS b FROM ({events})) GROUP BY {sets}"
+    # The few slots are looked up in the buckets, not every event. Each bucket is made of whole slots.
+    slot = gcd(*period.buckets.starts[1:]) or DAY
+    bucket = period.buckets.index(f"greatest(slot * {slot}, {period.range.start})")
+    parts, merged = _parts_and_merged(plan)
+    return f"""
+WITH slots AS (SELECT g, t // {slot} AS slot, {parts} FROM ({events}) GROUP BY g, slot)
+SELECT g, b, {merged} FROM (SELECT *, {bucket} AS b FROM slots) GROUP BY {sets}"""
+
+
+def sessions_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
+    """The cells of the series of sessions: rows of `g, b`, the number of the series, and the number of sessions."""
+    numbers = [index for index, one in enumerate(plan.series) if one.is_of_sessions]
+    events = _ranked(plan, _events(plan, period, only_people=True, of_any_series=True), top)
+    flags = [f"p{index}" for index in numbers]
+    firsts = ", ".join(f"min(t) FILTER (WHERE p{index}) AS first{index}" for index in numbers)
+    found = " UNION ALL ".join(f"SELECT g, first{index} AS first, {index} AS series FROM session" for index in numbers)
+    bucket, groups = "NULL", "g, series"
+    if period.buckets:
+        bucket, groups = period.buckets.index("first"), "GROUPING SETS ((g, b, series), (g, series))"
+    return f"""
+WITH gap AS (
+    SELECT g, uid, t, {", ".join(flags)}, t - lag(t) OVER (PARTITION BY uid ORDER BY t) > {SESSION_GAP} AS is_first
+    FROM ({events})
+), numbered AS (
+    SELECT *, count(*) FILTER (WHERE is_first) OVER (PARTITION BY uid ORDER BY t) AS number FROM gap
+), session AS MATERIALIZED (
+    SELECT g, {firsts} FROM numbered WHERE {" OR ".join(flags)} GROUP BY g, uid, number
+)
+SELECT g, b, series, count(*) FROM (SELECT g, {bucket} AS b, series FROM ({found}) WHERE first IS NOT NULL)
+GROUP BY {groups}"""
+
+
+def people_sql(plan: Plan, number: int, part: Range, combination: str | None) -> str:
+    """The people of the events of a series, of a combination (`is_of` or `is_of_rest`) or of all of them."""
+    condition = f" AND {combination}" if combination else ""
+    events = _events(plan, Period(part, None), only_people=True)
+    return f"SELECT DISTINCT uid FROM ({events}) AS event WHERE p{number}{condition}"
+
+
+def is_of(values: Values) -> str:
+    """Whether an event is of a combination of values."""
+    return " AND ".join(f"k{index} IS NOT DISTINCT FROM {_text(value)}" for index, value in enumerate(values))
+
+
+def is_of_rest(plan: Plan) -> str:
+    """Whether an event is of none of the most frequent combinations."""
+    same = " AND ".join(f"top.k{index} IS NOT DISTINCT FROM event.k{index}" for index in range(len(plan.breakdowns)))
+    return f"NOT EXISTS (SELECT 1 FROM ({top_sql(plan)}) AS top WHERE {same})"
+
+
+def _events(plan: Plan, period: Period, *, only_people: bool = False, of_any_series: bool = False) -> str:
+    columns = ["t", "uid"]
+    for index, one in enumerate(plan.series):
+        columns.append(f"{one.selector.predicate} AS p{index}")
+        if one.measured is not None:
+            value = one.measured.number() if one.measure in NUMERIC else one.measured.text()
+            columns += [f"{value} AS v{index}", f"{one.measured.is_set()} AS s{index}"]
+    columns += [f"{breakdown.text()} AS k{index}" for index, breakdown in enumerate(plan.breakdowns)]
+    conditions = [f"t >= {period.range.start}", f"t < {period.range.end}"]
+    if not of_any_series:
+        conditions.append(f"({' OR '.join(one.selector.predicate for one in plan.series)})")
+    if only_people:
+        conditions.append("uid IS NOT NULL")
+    return f"SELECT {', '.join(columns)} FROM src WHERE {' AND '.join(conditions)}"
+
+
+def _ranked(plan: Plan, events: str, top: Sequence[Values]) -> str:
+    """The events with the rank `g` of their combination."""
+    if not plan.breakdowns or not top:
+        return f"SELECT *, 0 AS g FROM ({events})"
+    names = ", ".join(f"top{index}" for index in range(len(plan.breakdowns)))
+    rows = ", ".join(f"({rank}, {', '.join(map(_text, values))})" for rank, values in enumerate(top))
+    same = " AND ".join(f"k{index} IS NOT DISTINCT FROM top{index}" for index in range(len(plan.breakdowns)))
+    return f"""
+SELECT event.*, coalesce(rank, {len(top)}) AS g
+FROM ({events}) AS event LEFT JOIN (VALUES {rows}) AS top(rank, {names}) ON {same}"""
+
+
+def _keys(plan: Plan) -> str:
+    return ", ".join(f"k{index}" for index in range(len(plan.breakdowns)))
+
+
+def _order(plan: Plan, events: str) -> str:
+    return ", ".join([f"{events} DESC", *(f"k{index} NULLS LAST" for index in range(len(plan.breakdowns)))])
+
+
+def _text(value: str | None) -> str:
+    return "NULL::VARCHAR" if value is None else literal(value)
+
+
+def _columns(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The three columns of each series, with the function that makes one number of those of its parts."""
+    for index, one in enumerate(plan.series):
+        belongs = f"p{index}" if len(plan.series) > 1 else "TRUE"
+        number, denominator = _ratio(one, f"v{index}")
+        filtered = f" FILTER (WHERE {belongs})" if len(plan.series) > 1 else ""
+        yield number + filtered if number else _NONE, _MERGE.get(one.measure, "sum")
+        yield denominator + filtered if denominator else _NONE, "sum"
+        ignored = f"count(*) FILTER (WHERE {belongs} AND s{index} AND v{index} IS NULL)"
+        yield ignored if one.measure in NUMERIC else "0", "sum"
+
+
+def _ratio(series: Series, value: str) -> tuple[str, str]:
+    """The aggregates that are the number, or its numerator and denominator."""
+    match series.measure:
+        case TrendMeasure.TREND_MEASURE_EVENTS:
+            return "count(*)", ""
+        case TrendMeasure.TREND_MEASURE_PEOPLE:
+            return "count(DISTINCT uid)", ""
+        case TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON:
+            return "count(uid)", "count(DISTINCT uid)"
+        case TrendMeasure.TREND_MEASURE_SUM:
+            return f"sum({value})", ""
+        case TrendMeasure.TREND_MEASURE_AVERAGE:
+            return f"sum({value})", f"count({value})"
+        case TrendMeasure.TREND_MEASURE_MINIMUM:
+            return f"min({value})", ""
+        case TrendMeasure.TREND_MEASURE_MAXIMUM:
+            return f"max({value})", ""
+        case TrendMeasure.TREND_MEASURE_DISTINCT:
+            return f"count(DISTINCT {value})", ""
+        case TrendMeasure.TREND_MEASURE_SESSIONS:
+            return "", ""
+    return f"quantile_cont({value}, {PERCENTILES[series.measure]})", ""
+
+
+def _measures(plan: Plan) -> str:
+    return ", ".join(sql for sql, _ in _columns(plan))
+
+
+def _parts_and_merged(plan: Plan) -> tuple[str, str]:
+    columns = list(enumerate(_columns(plan)))
+    parts = ", ".join(f"{sql} AS part{index}" for index, (sql, _) in columns)
+    return parts, ", ".join(f"{merge}(part{index})" for index, (_, merge) in columns)

@@ -1,0 +1,100 @@
+"""Reads events that are in no segment yet from PostgreSQL, as Arrow: the one module that speaks ADBC."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import adbc_driver_postgresql
+from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
+
+# What the queries here rely on, whatever the role or the database sets.
+PARAMETERS = {
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "default_transaction_read_only": "on",
+    "lock_timeout": "5s",
+    # By index: until a project is in its statistics, PostgreSQL takes it for nearly empty and would read all of it.
+    "enable_sort": "off",
+    "enable_incremental_sort": "off",
+    "enable_bitmapscan": "off",
+}
+
+__all__ = ["Error", "Rows", "Tail"]
+
+
+class Rows:
+    """The result of a query, for DuckDB to scan: it runs each time that it is scanned."""
+
+    def __init__(self, connection: AdbcConnection, query: str) -> None:
+        self._statement = AdbcStatement(connection)
+        self._statement.set_sql_query(query)
+        self._lock = threading.Lock()
+        self._open = True
+
+    def __arrow_c_schema__(self) -> Any:
+        return self._statement.execute_schema().__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        stream, _ = self._statement.execute_query()
+        return stream.__arrow_c_stream__()
+
+    def cancel(self) -> None:
+        """End the query from another thread, if it runs."""
+        with self._lock:
+            if self._open:
+                self._statement.cancel()
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        with self._lock:
+            self._open = False
+            self._statement.close()
+
+
+class Tail:
+    """A few connections to the database, each for one thread at a time. Safe to use from several threads.
+
+    `conninfo` is for plain libpq.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._idle: list[tuple[AdbcDatabase, AdbcConnection]] = []
+
+    @contextmanager
+    def rows(self, query: str, *, fresh: bool) -> Iterator[Rows]:
+        """The result of a query, by a connection that is kept for the next one, unless this one fails.
+
+        One that was idle may have died without a word: `fresh` asks for a new one. Raises Error.
+        """
+        database, connection = self._idle.pop() if self._idle and not fresh else self._connect()
+        try:
+            rows = Rows(connection, query)
+            try:
+                yield rows
+            finally:
+                rows.close()
+        except BaseException:
+            _close(database, connection)
+            raise
+        self._idle.append((database, connection))
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._idle:
+            _close(*self._idle.pop())
+
+    def _connect(self) -> tuple[AdbcDatabase, AdbcConnection]:
+        database = adbc_driver_postgresql.connect(self._conninfo)
+        connection = AdbcConnection(database)
+        for name, value in PARAMETERS.items():
+            with AdbcStatement(connection) as statement:
+                statement.set_sql_query(f"SET {name} = '{value}'")
+                statement.execute_update()
+        return database, connection
+
+
+def _close(database: AdbcDatabase, connection: AdbcConnection) -> None:
+    connection.close()
+    database.close()
