@@ -348,6 +348,30 @@ def tail(
 
 
 @app.command()
+def sql(
+    project: Annotated[UUID, typer.Argument(help="Whose events.")],
+    command: Annotated[str | None, typer.Option("-c", help="Run this, show what it gives, and end.")] = None,
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="json is an object a line.")
+    ] = "table",
+    data_dir: DataDir = None,
+) -> None:
+    """Ask in SQL: a read-only prompt over one project's events, for the operator.
+
+    The view `events` has all events up to now: those in segments and those
+    that are not there yet. The SQL is DuckDB's. There is no limit to rows; a
+    statement has the memory of NIMBUS_ANALYST_MEMORY, and disk beyond it.
+    Statements may also come from standard input. The database is that of
+    NIMBUS_DATABASE_URL, or else of the `nimbus up` that runs on --data-dir;
+    the segments lie there too.
+    """
+    from nimbus_server.analyst.sql_prompt import run
+
+    settings = _load(data_dir=data_dir)
+    raise typer.Exit(_run(lambda: run(settings, project, command, form)))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from nimbus_server.version import VERSION

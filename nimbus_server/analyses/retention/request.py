@@ -76,7 +76,9 @@ def read_plan(request: QueryRetentionRequest, asked: Asked) -> Plan:
     measure = read_measure(request.measure, request.property)
     if measure and rules.counting != RetentionCounting.RETENTION_COUNTING_ON:
         raise field_error(
-            Reason.FIELD_INVALID, "measure", "measure goes with counting ON, or with brackets, alone: set counting to ON."
+            Reason.FIELD_INVALID,
+            "measure",
+            "measure goes with counting ON, or with brackets, alone: set counting to ON.",
         )
     asked_range = read_range(request.range, zone, asked.now, rules.week_start)
     units, cohorts = _units(zone, unit, asked_range, cells[-1].last, rules.week_start)
@@ -100,7 +102,9 @@ def read_plan(request: QueryRetentionRequest, asked: Asked) -> Plan:
 def _rules(request: QueryRetentionRequest) -> Rules:
     """The rules in force: those of the preset where the request leaves them unset."""
     preset = RULES[request.preset]
-    rules = Rules(**{field.name: getattr(request, field.name) or getattr(preset, field.name) for field in fields(Rules)})
+    rules = Rules(
+        **{field.name: getattr(request, field.name) or getattr(preset, field.name) for field in fields(Rules)}
+    )
     if not request.brackets:
         return rules
     if request.counting not in {
@@ -109,7 +113,9 @@ def _rules(request: QueryRetentionRequest) -> Rules:
     }:
         raise field_error(Reason.FIELD_INVALID, "counting", "counting must be left out, or be ON, beside brackets.")
     # A return in any period of a bracket counts for it, whatever the preset.
-    return Rules(rules.cohort_by, rules.alignment, RetentionCounting.RETENTION_COUNTING_ON, rules.mean, rules.week_start)
+    return Rules(
+        rules.cohort_by, rules.alignment, RetentionCounting.RETENTION_COUNTING_ON, rules.mean, rules.week_start
+    )
 
 
 def _periods(request: QueryRetentionRequest) -> tuple[Cell, ...]:

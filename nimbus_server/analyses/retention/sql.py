@@ -114,7 +114,8 @@ def _cell(plan: Plan, period: str) -> str:
     return (
         "CASE "
         + " ".join(
-            f"WHEN {period} BETWEEN {cell.first} AND {cell.last} THEN {number}" for number, cell in enumerate(plan.cells)
+            f"WHEN {period} BETWEEN {cell.first} AND {cell.last} THEN {number}"
+            for number, cell in enumerate(plan.cells)
         )
         + " END"
     )
