@@ -8,6 +8,7 @@ import plotext
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nimbus.v1.funnel_pb2 import FunnelStep, QueryFunnelResponse
 from nimbus.v1.paths_pb2 import QueryPathsResponse
@@ -17,7 +18,7 @@ from nimbus_server.terminal import visible
 
 BAR_WIDTH = 30
 CHART_HEIGHT = 14
-LINES_SHOWN = 8
+COLORS = ("blue", "red", "green", "magenta", "cyan", "orange", "gray", "blue+")
 MISSING = "-"
 
 
@@ -38,7 +39,7 @@ class Show:
         table.add_section()
         table.add_row("total", *(_number(line.total if line.HasField("total") else None) for line in lines))
         self._print(table)
-        drawn = [line for line in answer.series if len(line.points) > 1][:LINES_SHOWN]
+        drawn = [line for line in answer.series if len(line.points) > 1][: len(COLORS)]
         if drawn and self._console.is_terminal:
             self._chart(drawn)
 
@@ -98,12 +99,12 @@ class Show:
         plotext.clear_figure()
         plotext.theme("clear")
         plotext.plotsize(min(self._console.width, 100), CHART_HEIGHT)
-        for line in lines:
+        for line, color in zip(lines, COLORS, strict=False):
             values = [point.value if point.HasField("value") else 0.0 for point in line.points]
-            plotext.plot(list(range(len(values))), values, label=self._title(line))
+            plotext.plot(list(range(len(values))), values, label=self._title(line), color=color)
         places = sorted({0, len(lines[0].points) // 2, len(lines[0].points) - 1})
         plotext.xticks(places, [self._when(lines[0].points[place].ts) for place in places])
-        self._console.print(plotext.build(), end="")
+        self._console.print(Text.from_ansi(plotext.build()), soft_wrap=True)
 
     def _table(self, *columns: str) -> Table:
         table = Table(box=None, pad_edge=False)
