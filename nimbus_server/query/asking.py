@@ -48,5 +48,4 @@ async def ask(settings: Settings, where: Where, project_id: UUID, rpc: str, requ
 
 
 def _said(error: NimbusError) -> str:
-    fields = [f"{wrong.field}: {wrong.message}" for wrong in error.violations]
-    return "\n".join(fields or [error.message])
+    return "\n".join([wrong.message for wrong in error.violations] or [error.message])
