@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import duckdb
 import orjson
-import psycopg
 
 from nimbus_server.clock import now
 from nimbus_server.postgres.database import Database
@@ -85,7 +84,7 @@ def file_rows(folder: Path, project: UUID, segments: Iterable[Segment], fields: 
     if not paths:
         return []
     with duckdb.connect() as connection:
-        rows = connection.execute(
+        rows = connection.execute(  # fields are the tests own
             f"SELECT {fields} FROM read_parquet(?, union_by_name = true) ORDER BY seq", [paths]
         ).fetchall()
     return [tuple(value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for value in row) for row in rows]
