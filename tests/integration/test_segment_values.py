@@ -70,30 +70,36 @@ async def test_every_event_and_every_value_of_it_is_as_in_the_log(
     paths = sorted({path for event in logged for path in paths_in(event)} | {("props", "missing")})
     assert set(segment.columns) <= {columns.path_of(root, keys) for root, *keys in paths}
     expected = {path: [kinds_of(value_at(event, path)) for event in logged] for path in paths}
-    assert read(tmp_path, project, segment, {path: taken_out(path) for path in paths}) == expected
-    in_columns = {
-        path: own_columns(path, segment) for path in paths if columns.path_of(path[0], path[1:]) in segment.columns
-    }
-    assert read(tmp_path, project, segment, in_columns) == {path: expected[path] for path in in_columns}
+    assert taken_out(tmp_path, project, segment, paths) == expected
+    promoted = [path for path in paths if columns.path_of(path[0], path[1:]) in segment.columns]
+    assert in_columns(tmp_path, project, segment, promoted) == {path: expected[path] for path in promoted}
 
 
 Keys = tuple[str, ...]
+Values = dict[Keys, list[tuple[Any, ...]]]
 
 
-def read(
-    folder: Path, project: UUID, segment: Segment, selected: dict[Keys, list[str]]
-) -> dict[Keys, list[tuple[Any, ...]]]:
-    """For each path, what four expressions give of each event, by position; the last of them as JSON."""
-    fields = ", ".join(["seq", *(expression for four in selected.values() for expression in four)])
-    rows = file_rows(folder, project, [segment], fields)
+def taken_out(folder: Path, project: UUID, segment: Segment, paths: list[Keys]) -> Values:
+    """For each path, the values of all events by position, taken out of the JSON text."""
+    texts = [f"{columns.extract_sql(path[0], path[1:])} AS x{n}" for n, path in enumerate(paths)]
+    fields = [field for n in range(len(paths)) for field in columns.kinds_sql(f"x{n}").values()]
+    return values(paths, file_rows(folder, project, [segment], ", ".join(fields), texts))
+
+
+def in_columns(folder: Path, project: UUID, segment: Segment, paths: list[Keys]) -> Values:
+    """For each path, the values of all events by position, as they are in its columns."""
+    fields = [field for path in paths for field in own_columns(path, segment)]
+    return values(paths, file_rows(folder, project, [segment], ", ".join(fields))) if paths else {}
+
+
+def values(paths: list[Keys], rows: list[tuple[Any, ...]]) -> Values:
+    """Four fields of each row for each path, the last of them read as JSON."""
     return {
-        path: [(*row[at : at + 3], None if row[at + 3] is None else json.loads(row[at + 3])) for row in rows]
-        for path, at in zip(selected, range(1, 1 + 4 * len(selected), 4), strict=True)
+        path: [
+            (*row[4 * n : 4 * n + 3], None if row[4 * n + 3] is None else json.loads(row[4 * n + 3])) for row in rows
+        ]
+        for n, path in enumerate(paths)
     }
-
-
-def taken_out(path: Keys) -> list[str]:
-    return [*columns.kinds_sql(columns.extract_sql(path[0], path[1:])).values()]
 
 
 def own_columns(path: Keys, segment: Segment) -> list[str]:
