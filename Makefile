@@ -26,6 +26,7 @@ SECONDS ?= 0
 
 soak: $(VENV)/.ready-dev ## Kill parts of the stack at random, and look for lost events; longer with KILLS=500 or SECONDS=3600
 	@PYTHONPATH=tests:tests/e2e $(BIN)/python tests/soak/crash_soak.py --kills $(KILLS) --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/integration $(BIN)/python tests/soak/segment_soak.py --kills $(KILLS) --seconds $(SECONDS)
 
 bench: $(VENV)/.ready-dev ## Measure the figures beside their references; options with ARGS="--only grpc,rest"
 	@PYTHONPATH=tests $(BIN)/python tests/bench/figures.py $(ARGS)
