@@ -69,7 +69,7 @@ def _question(kind: str, read: ReadWithPeople, request: ListPeopleBehindRequest,
             f"{kind}.project_id must be that of the request, or be left out.",
         )
     if inner.HasField("json_body"):
-        raise field_error(Reason.FIELD_INVALID, f"{kind}.json_body", "json_body is for the REST gateway alone.")
+        raise field_error(Reason.FIELD_INVALID, f"{kind}.json_body", f"{kind}.json_body is for the REST gateway alone.")
     try:
         return read(inner, asked)
     except NimbusError as error:

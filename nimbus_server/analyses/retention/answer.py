@@ -51,27 +51,29 @@ class Retention:
 
     def answer(self, ask: Ask, as_of: AsOf) -> QueryRetentionResponse:
         """The response, from one statement, or two where there is a measure."""
-        plan = self.plan
+        plan, at = self.plan, micros(as_of.at)
         sizes, returned = [0] * plan.cohorts, [[0] * len(plan.cells) for _ in range(plan.cohorts)]
         for number, size, *counts in ask(sql.people_sql(plan)):
             sizes[number], returned[number] = size, [int(count or 0) for count in counts]
         values = self._values(ask)
-        cohorts = [
-            RetentionCohort(
-                start=timestamp(moment(plan.units.starts[number])),
-                size=sizes[number],
-                returned=returned[number],
-                complete=[plan.period_end(number, cell.last) <= micros(as_of.at) for cell in plan.cells],
-                values=values[number],
-            )
-            for number in range(plan.cohorts)
-        ]
+        complete = [[end <= at for end in plan.period_ends(number)] for number in range(plan.cohorts)]
+        cohorts = zip(plan.units.starts, sizes, returned, complete, values, strict=False)
         return QueryRetentionResponse(
             as_of_position=as_of.position,
             complete_through=timestamp(as_of.at),
             semantics=plan.semantics,
-            cohorts=cohorts,
-            mean=[self._mean(cohorts, cell) for cell in range(len(plan.cells))],
+            cohorts=[
+                RetentionCohort(
+                    start=timestamp(moment(start)), size=size, returned=counts, complete=over, values=numbers
+                )
+                for start, size, counts, over, numbers in cohorts
+            ],
+            mean=[
+                self._mean(
+                    cell, [number for number in range(plan.cohorts) if complete[number][cell]], sizes, returned, values
+                )
+                for cell in range(len(plan.cells))
+            ],
         )
 
     def people(self, cell: RetentionCell) -> str:
@@ -113,14 +115,21 @@ class Retention:
                 values[number][cell] = value if math.isfinite(value) else math.nan
         return values
 
-    def _mean(self, cohorts: Sequence[RetentionCohort], cell: int) -> float:
-        complete = [cohort for cohort in cohorts if cohort.complete[cell]]
+    def _mean(
+        self,
+        cell: int,
+        complete: Sequence[int],
+        sizes: Sequence[int],
+        returned: Sequence[Sequence[int]],
+        values: Sequence[Sequence[float]],
+    ) -> float:
+        """The mean of a cell over the cohorts with these numbers."""
         if self.plan.measure:
-            return _simple_mean([cohort.values[cell] for cohort in complete], math.nan)
-        people = sum(cohort.size for cohort in complete)
+            return _simple_mean([values[number][cell] for number in complete], math.nan)
+        people = sum(sizes[number] for number in complete)
         if self.plan.mean == RetentionMean.RETENTION_MEAN_POOLED:
-            return sum(cohort.returned[cell] for cohort in complete) / people if people else NO_SHARE
-        return _simple_mean([cohort.returned[cell] / cohort.size for cohort in complete if cohort.size], NO_SHARE)
+            return sum(returned[number][cell] for number in complete) / people if people else NO_SHARE
+        return _simple_mean([returned[number][cell] / sizes[number] for number in complete if sizes[number]], NO_SHARE)
 
 
 def read(request: QueryRetentionRequest, asked: Asked) -> Retention:

@@ -52,15 +52,17 @@ class Plan:
         """Whether periods begin with the units of the time zone."""
         return self.alignment == RetentionAlignment.RETENTION_ALIGNMENT_CALENDAR
 
-    def period_end(self, cohort: int, period: int) -> int:
-        """The moment at which a period is over for everybody who can be in a cohort."""
+    def period_ends(self, cohort: int) -> list[int]:
+        """For each cell the moment at which its last period is over for everybody who can be in the cohort."""
+        starts = self.units.starts
         if self.is_calendar:
-            return self.units.starts[cohort + period + 1]
-        return min(self.units.starts[cohort + 1], self.range.end) + (period + 1) * self.length
+            return [starts[cohort + cell.last + 1] for cell in self.cells]
+        last_start = min(starts[cohort + 1], self.range.end)
+        return [last_start + (cell.last + 1) * self.length for cell in self.cells]
 
     @property
     def returns_end(self) -> int | None:
         """The end of the time in which returns count; None for no end."""
         if self.counting == RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER:
             return None
-        return self.period_end(self.cohorts - 1, self.last_period)
+        return self.period_ends(self.cohorts - 1)[-1]

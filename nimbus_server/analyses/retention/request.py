@@ -88,8 +88,8 @@ def read_plan(request: QueryRetentionRequest, asked: Asked) -> Plan:
     if cohorts * len(cells) > CELLS_MAX:
         raise NimbusError(
             Reason.QUESTION_TOO_LARGE,
-            f"The answer has {cohorts * len(cells):,} cells, and may have {CELLS_MAX:,}. Ask for a shorter range, fewer "
-            "periods or a longer unit.",
+            f"The answer has {cohorts * len(cells):,} cells, and may have {CELLS_MAX:,}. Ask for a shorter range, "
+            "fewer periods or a longer unit.",
         )
     return Plan(
         start=start,
