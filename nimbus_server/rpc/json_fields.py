@@ -50,11 +50,13 @@ def _extend(message: Message, field: Any, value: object, path: str, levels: int)
     if len(value) > ITEMS_MAX:
         raise field_error(Reason.FIELD_TOO_LONG, path, f"{path} must have at most {ITEMS_MAX} items.")
     items = getattr(message, field.name)
+    if field.message_type is Value.DESCRIPTOR:
+        for index, item in enumerate(value):
+            _set_value(items.add(), item, path, index)
+        return
     for index, item in enumerate(value):
         at = f"{path}[{index}]"
-        if field.message_type is Value.DESCRIPTOR:
-            _set_value(items.add(), item, at)
-        elif _has_fields(field):
+        if _has_fields(field):
             _merge(items.add(), item, at, levels)
         elif field.type == field.TYPE_STRING and isinstance(item, str):
             items.append(item)
@@ -74,7 +76,7 @@ def _merge(message: Message, value: object, path: str, levels: int) -> None:
     merge_fields(message, value, path, levels - 1)
 
 
-def _set_value(message: Value, value: object, path: str) -> None:
+def _set_value(message: Value, value: object, path: str, index: int) -> None:
     """By hand, because json_format takes ten times as long, and there may be many."""
     if isinstance(value, str):
         message.string_value = value
@@ -83,7 +85,8 @@ def _set_value(message: Value, value: object, path: str) -> None:
     elif isinstance(value, int | float):
         message.number_value = value
     else:
-        raise field_error(Reason.FIELD_INVALID, path, f"{path} must be a text, a number or a boolean.")
+        at = f"{path}[{index}]"
+        raise field_error(Reason.FIELD_INVALID, at, f"{at} must be a text, a number or a boolean.")
 
 
 def _refuse_second(message: Message, field: Any, within: str, path: str) -> None:
