@@ -193,24 +193,27 @@ class QueryRetentionRequest(_message.Message):
     min_position: _builtins.int
     """Answer only from a log that has reached this position: waits for it, and fails with DEADLINE_EXCEEDED. Default 0."""
     preset: _question_pb2.Preset.ValueType
-    """Whose rules fill in what is unset. Default: those of this file."""
+    """Whose rules fill in what is unset. Default: those of this file. What can't be had: that Mixpanel's average weighs each
+    cohort by its size a second time; that PostHog's period 0 counts the whole cohort, which is `size` here; that
+    Amplitude rounds times down to the hour (weeks and months: to the day), and counts a person once in its overall row.
+    """
     unit: Global___RetentionUnit.ValueType
     """Unit of cohorts and periods. Default: DAY."""
     periods: _builtins.int
     """How many periods after period 0: 1 to 366. Default 7. Not together with `brackets`."""
     cohort_by: Global___RetentionCohortBy.ValueType
-    """Who is in which cohort. Default: FIRST_IN_RANGE; POSTHOG: EVERY."""
+    """Who is in which cohort. Default: FIRST_IN_RANGE; MIXPANEL, POSTHOG and AMPLITUDE: EVERY."""
     alignment: Global___RetentionAlignment.ValueType
-    """Where periods begin. Default: CALENDAR; AMPLITUDE: ROLLING."""
+    """Where periods begin. Default: CALENDAR; MIXPANEL and AMPLITUDE: ROLLING."""
     counting: Global___RetentionCounting.ValueType
-    """Which returns count for a period. Default: ON; MIXPANEL: ON_OR_AFTER."""
+    """Which returns count for a period. Default: ON; MIXPANEL and AMPLITUDE: ON_OR_AFTER."""
     mean: Global___RetentionMean.ValueType
     """How `mean` is made. Default: POOLED."""
     week_start: _question_pb2.WeekStart.ValueType
-    """First day of a week. Default: Monday."""
+    """First day of a week. Default: Monday; POSTHOG: Sunday."""
     measure: _trend_pb2.TrendMeasure.ValueType
-    """A number for each cell in place of people: a measure of the returning events that fall in it (any but SESSIONS).
-    Only with ON or `brackets`. Default: people.
+    """A number for each cell beside the people who returned: a measure of the returning events that fall in it (any but
+    SESSIONS). Only with ON or `brackets`. Default: none.
     """
     property: _builtins.str
     """The property that is measured. Required for SUM to P99 and DISTINCT, and for nothing else."""
@@ -330,12 +333,13 @@ class QueryRetentionResponse(_message.Message):
 
     @_builtins.property
     def cohorts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetentionCohort]:
-        """One for each unit of the range, in order of time, empty ones too; at most 1,000."""
+        """One for each unit of the range, in order of time, empty ones too; at most 1,000, and 250,000 cells in all."""
 
     @_builtins.property
     def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """For each period, or bracket: the share of people who returned, 0 to 1, over the cohorts whose period is complete; with
-        `measure` the mean of their numbers. -1 where no cohort is.
+        """For each period, or bracket: the share of people who returned, 0 to 1, over the cohorts with people whose period is
+        complete; -1 where there are none. With `measure` the mean of the numbers of all cohorts whose period is complete, but
+        for missing ones; NaN where there are none.
         """
 
     def __init__(
@@ -378,13 +382,16 @@ class RetentionCohort(_message.Message):
 
     @_builtins.property
     def complete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Whether the period is over for all of them: it ends no later than `complete_through`. With ON_OR_AFTER never, for
-        any later return still counts; there it says that the period itself is over.
+        """Whether the period, or the last of the bracket, is over for everybody who can be in the cohort: it ends no later than
+        `complete_through`. A rolling one ends so long after the end of the unit, or of the range. With ON_OR_AFTER it says
+        that the period itself is over; any later return still counts.
         """
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """With `measure`, for each period the number; missing ones are NaN."""
+        """With `measure`, for each period the number. Where there is nothing to measure it is 0 for EVENTS, PEOPLE, SUM and
+        DISTINCT, and missing for the rest: NaN.
+        """
 
     def __init__(
         self,

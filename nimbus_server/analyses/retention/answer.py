@@ -1,7 +1,7 @@
 """The question QueryRetention: what it reads, and how the rows of its statements become the response."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nimbus.v1.people_pb2 import RetentionCell
@@ -44,33 +44,43 @@ class Retention:
             properties=plan.start.properties | plan.returning.properties | frozenset([measured] if measured else []),
         )
 
+    @property
+    def semantics(self) -> Mapping[str, str]:
+        """The rules in force, by the names of the request's fields."""
+        return self.plan.semantics
+
     def answer(self, ask: Ask, as_of: AsOf) -> QueryRetentionResponse:
         """The response, from one statement, or two where there is a measure."""
-        plan = self.plan
+        plan, at = self.plan, micros(as_of.at)
         sizes, returned = [0] * plan.cohorts, [[0] * len(plan.cells) for _ in range(plan.cohorts)]
         for number, size, *counts in ask(sql.people_sql(plan)):
             sizes[number], returned[number] = size, [int(count or 0) for count in counts]
         values = self._values(ask)
-        cohorts = [
-            RetentionCohort(
-                start=timestamp(moment(plan.units.starts[number])),
-                size=sizes[number],
-                returned=returned[number],
-                complete=[plan.period_end(number, cell.last) <= micros(as_of.at) for cell in plan.cells],
-                values=values[number],
-            )
-            for number in range(plan.cohorts)
-        ]
+        complete = [[end <= at for end in plan.period_ends(number)] for number in range(plan.cohorts)]
+        cohorts = zip(plan.units.starts, sizes, returned, complete, values, strict=False)
         return QueryRetentionResponse(
             as_of_position=as_of.position,
             complete_through=timestamp(as_of.at),
             semantics=plan.semantics,
-            cohorts=cohorts,
-            mean=[self._mean(cohorts, cell) for cell in range(len(plan.cells))],
+            cohorts=[
+                RetentionCohort(
+                    start=timestamp(moment(start)), size=size, returned=counts, complete=over, values=numbers
+                )
+                for start, size, counts, over, numbers in cohorts
+            ],
+            mean=[
+                self._mean(
+                    cell, [number for number in range(plan.cohorts) if complete[number][cell]], sizes, returned, values
+                )
+                for cell in range(len(plan.cells))
+            ],
         )
 
     def people(self, cell: RetentionCell) -> str:
-        """SQL with one column `uid`: the people behind a cell. Raises NimbusError with FIELD_REQUIRED or FIELD_INVALID."""
+        """SQL with one column `uid`: the people behind a cell.
+
+        Raises NimbusError with FIELD_REQUIRED or FIELD_INVALID.
+        """
         plan = self.plan
         if not cell.HasField("start"):
             raise field_error(
@@ -105,14 +115,21 @@ class Retention:
                 values[number][cell] = value if math.isfinite(value) else math.nan
         return values
 
-    def _mean(self, cohorts: Sequence[RetentionCohort], cell: int) -> float:
-        complete = [cohort for cohort in cohorts if cohort.complete[cell]]
+    def _mean(
+        self,
+        cell: int,
+        complete: Sequence[int],
+        sizes: Sequence[int],
+        returned: Sequence[Sequence[int]],
+        values: Sequence[Sequence[float]],
+    ) -> float:
+        """The mean of a cell over the cohorts with these numbers."""
         if self.plan.measure:
-            return _simple_mean([cohort.values[cell] for cohort in complete], math.nan)
-        people = sum(cohort.size for cohort in complete)
+            return _simple_mean([values[number][cell] for number in complete], math.nan)
+        people = sum(sizes[number] for number in complete)
         if self.plan.mean == RetentionMean.RETENTION_MEAN_POOLED:
-            return sum(cohort.returned[cell] for cohort in complete) / people if people else NO_SHARE
-        return _simple_mean([cohort.returned[cell] / cohort.size for cohort in complete if cohort.size], NO_SHARE)
+            return sum(returned[number][cell] for number in complete) / people if people else NO_SHARE
+        return _simple_mean([returned[number][cell] / sizes[number] for number in complete if sizes[number]], NO_SHARE)
 
 
 def read(request: QueryRetentionRequest, asked: Asked) -> Retention:
@@ -122,4 +139,4 @@ def read(request: QueryRetentionRequest, asked: Asked) -> Retention:
 
 def _simple_mean(numbers: Sequence[float], of_none: float) -> float:
     known = [number for number in numbers if not math.isnan(number)]
-    return math.fsum(known) / len(known) if known else of_none
+    return sum(number / len(known) for number in known) if known else of_none
