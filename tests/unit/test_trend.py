@@ -21,7 +21,7 @@ from nimbus_server.analyses.trend.answer import Trend, read
 from nimbus_server.errors import NimbusError, Reason
 
 # NIMBUS_TEST_EXAMPLES=5000 looks longer.
-EXAMPLES = int(os.environ.get("NIMBUS_TEST_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("NIMBUS_TEST_EXAMPLES", "200"))
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ASKED = Asked(NOW, "Europe/Berlin")
 AS_OF = AsOf(7, NOW)
@@ -29,7 +29,7 @@ AS_OF = AsOf(7, NOW)
 
 @pytest.fixture(scope="module")
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connected:
+    with duckdb.connect(config={"threads": 1}) as connected:
         yield connected
 
 
