@@ -6,12 +6,14 @@ from typing import Any
 from nimbus_server.analyses.catalog import event_names, properties, property_values
 from nimbus_server.analyses.question import Asked, Question, Read
 from nimbus_server.analyses.selector import check_conditions
+from nimbus_server.analyses.trend import answer as trend
 from nimbus_server.errors import Reason, field_error
 
 QUESTIONS: Mapping[str, Read] = {
     "ListEventNames": event_names.read,
     "ListProperties": properties.read,
     "ListPropertyValues": property_values.read,
+    "QueryTrend": trend.read,
 }
 
 

@@ -166,7 +166,7 @@ def _measure(series: TrendSeriesQuery) -> str:
     return TrendMeasure.Name(series.measure or TrendMeasure.TREND_MEASURE_EVENTS).removeprefix("TREND_MEASURE_")
 
 
-def _measured(
+def _measured(  # noqa: PLR0911 - a measure, a return
     series: TrendSeriesQuery, part: list[Event], line: list[Event], everything: Sequence[Event]
 ) -> float | None:
     """The measure of the events of a part of a line, among all events of the range."""

@@ -16,7 +16,7 @@ from oracle.trend import expected_people, expected_trend
 
 from nimbus.v1.people_pb2 import TrendCell
 from nimbus.v1.trend_pb2 import QueryTrendRequest, QueryTrendResponse, TrendSeries
-from nimbus_server.analyses.question import AsOf, Asked
+from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.analyses.trend.answer import Trend, read
 from nimbus_server.errors import NimbusError, Reason
 
@@ -101,3 +101,146 @@ def test_the_people_behind_a_cell_are_those_of_its_events(
     people = [uid for (uid,) in rows]
     assert len(people) == len(set(people))
     assert set(people) == expected_people(request, ASKED.timezone, events, cell)
+
+
+VALID: dict[str, Any] = {"range": {"last": "7d"}, "series": [{}]}
+SUM = "TREND_MEASURE_SUM"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "field"),
+    [
+        ({"range": {}}, Reason.FIELD_REQUIRED, "range"),
+        ({"timezone": "Mars/Olympus"}, Reason.FIELD_INVALID, "timezone"),
+        ({"preset": 9}, Reason.FIELD_INVALID, "preset"),
+        ({"weekStart": 9}, Reason.FIELD_INVALID, "week_start"),
+        ({"bucket": "2h"}, Reason.FIELD_INVALID, "bucket"),
+        ({"bucket": "1m", "range": {"last": "8d"}}, Reason.FIELD_INVALID, "bucket"),
+        ({"series": []}, Reason.FIELD_REQUIRED, "series"),
+        ({"series": [{}] * 11}, Reason.FIELD_TOO_LONG, "series"),
+        ({"series": [{}, {"measure": 99}]}, Reason.FIELD_INVALID, "series[1].measure"),
+        ({"series": [{"measure": SUM}]}, Reason.FIELD_REQUIRED, "series[0].property"),
+        ({"series": [{"measure": SUM, "property": "nope"}]}, Reason.FIELD_INVALID, "series[0].property"),
+        ({"series": [{"measure": SUM, "property": "ts"}]}, Reason.FIELD_INVALID, "series[0].property"),
+        ({"series": [{"property": "props.n"}]}, Reason.FIELD_INVALID, "series[0].property"),
+        ({"series": [{"selector": {"names": [""]}}]}, Reason.FIELD_REQUIRED, "series[0].selector.names"),
+        ({"series": [{"selector": {"filter": {}}}]}, Reason.FIELD_INVALID, "series[0].selector.filter"),
+        ({"breakdowns": ["props.a"] * 4}, Reason.FIELD_TOO_LONG, "breakdowns"),
+        ({"breakdowns": ["props.a", "ts"]}, Reason.FIELD_INVALID, "breakdowns[1]"),
+        ({"breakdowns": ["person.plan"]}, Reason.FIELD_INVALID, "breakdowns[0]"),
+        ({"breakdowns": [""]}, Reason.FIELD_REQUIRED, "breakdowns[0]"),
+        ({"breakdownLimit": 101}, Reason.FIELD_INVALID, "breakdown_limit"),
+        ({"breakdownLimit": -1}, Reason.FIELD_INVALID, "breakdown_limit"),
+        ({"formulas": [{"expression": "A"}] * 11}, Reason.FIELD_TOO_LONG, "formulas"),
+        ({"formulas": [{}]}, Reason.FIELD_REQUIRED, "formulas[0].expression"),
+        ({"formulas": [{"expression": "A / C"}]}, Reason.FIELD_INVALID, "formulas[0].expression"),
+        ({"formulas": [{"expression": "A" * 201}]}, Reason.FIELD_TOO_LONG, "formulas[0].expression"),
+        ({"formulas": [{"expression": "A", "label": "x" * 201}]}, Reason.FIELD_TOO_LONG, "formulas[0].label"),
+        ({"compareTo": {}}, Reason.FIELD_REQUIRED, "compare_to"),
+        ({"compareTo": {"previous": False}}, Reason.FIELD_INVALID, "compare_to.previous"),
+        ({"compareTo": {"shift": "1s"}}, Reason.FIELD_INVALID, "compare_to.shift"),
+        ({"compareTo": {"shift": "0d"}}, Reason.FIELD_INVALID, "compare_to.shift"),
+        ({"compareTo": {"shift": "10000y"}}, Reason.FIELD_INVALID, "compare_to.shift"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(change: dict[str, Any], reason: Reason, field: str) -> None:
+    request = ParseDict({**VALID, **change}, QueryTrendRequest())
+    with pytest.raises(NimbusError) as caught:
+        read(request, ASKED)
+    assert caught.value.reason is reason
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert caught.value.message.startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "compare_to", "field"),
+    [
+        ("0003-01-01T00:00:00Z", "2026-01-01T00:00:00Z", {"previous": True}, "compare_to.previous"),
+        ("2026-03-30T00:00:00+02:00", "2026-03-31T00:00:00+02:00", {"shift": "1mo"}, "compare_to.shift"),
+    ],
+)
+def test_a_comparison_that_leads_nowhere_is_refused(
+    start: str, end: str, compare_to: dict[str, Any], field: str
+) -> None:
+    body = {**VALID, "range": {"start": start, "end": end}, "compareTo": compare_to}
+    with pytest.raises(NimbusError) as caught:
+        read(ParseDict(body, QueryTrendRequest()), ASKED)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_an_answer_of_too_many_points_is_refused_before_it_is_computed() -> None:
+    body = {"range": {"last": "30d"}, "bucket": "1h", "breakdowns": ["props.k"], "breakdownLimit": 100}
+    read(ParseDict({**body, "series": [{}]}, QueryTrendRequest()), ASKED)
+    for more in ({"series": [{}, {}]}, {"series": [{}], "compareTo": {"previous": True}}):
+        with pytest.raises(NimbusError) as caught:
+            read(ParseDict({**body, **more}, QueryTrendRequest()), ASKED)
+        assert caught.value.reason is Reason.QUESTION_TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("cell", "field"),
+    [
+        ({"series": 1}, "trend_cell.series"),
+        ({"series": -1}, "trend_cell.series"),
+        ({"ts": "2026-11-24T12:00:00Z"}, "trend_cell.ts"),
+        ({"breakdown": ["x", "y"]}, "trend_cell.breakdown"),
+        ({"breakdown": ["\0"]}, "trend_cell.breakdown"),
+        ({"breakdown": ["x"], "unset": [1]}, "trend_cell.unset"),
+        ({"unset": [0]}, "trend_cell.breakdown"),
+    ],
+)
+def test_a_cell_that_no_answer_has_is_refused_by_name(cell: dict[str, Any], field: str) -> None:
+    body = {**VALID, "bucket": "1d", "breakdowns": ["props.k"]}
+    question = read(ParseDict(body, QueryTrendRequest()), ASKED)
+    with pytest.raises(NimbusError) as caught:
+        question.people(ParseDict(cell, TrendCell()))
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_the_rest_of_a_question_without_breakdowns_has_no_people() -> None:
+    with pytest.raises(NimbusError, match="breakdowns"):
+        read(ParseDict(VALID, QueryTrendRequest()), ASKED).people(TrendCell(is_other=True))
+
+
+def test_the_answer_says_by_which_rules_and_as_of_when(connection: duckdb.DuckDBPyConnection) -> None:
+    body = {
+        **VALID,
+        "bucket": "1w",
+        "preset": "PRESET_POSTHOG",
+        "breakdowns": ["props.k"],
+        "compareTo": {"previous": True},
+    }
+    _, answer = ask(connection, ParseDict(body, QueryTrendRequest()), [])
+    assert answer.as_of_position == AS_OF.position
+    assert answer.complete_through.ToDatetime(tzinfo=UTC) == NOW
+    assert dict(answer.semantics) == {
+        "range": "2026-11-18T23:00:00Z/2026-11-25T23:00:00Z",
+        "timezone": "Europe/Berlin",
+        "week_start": "SUNDAY",
+        "bucket": "1w",
+        "series[0].measure": "EVENTS",
+        "breakdown_limit": "25",
+        "compare_to": "2026-11-11T23:00:00Z/2026-11-18T23:00:00Z",
+    }
+
+
+def test_only_what_is_asked_about_is_read() -> None:
+    of_names = [{"selector": {"names": ["a", "b"]}}, {"selector": {"names": ["c"]}, "measure": "TREND_MEASURE_PEOPLE"}]
+    assert needs(of_names).names == frozenset("abc")
+    assert needs([*of_names, {}]).names is None
+    # A session goes on through events of all names.
+    assert needs([{**of_names[0], "measure": "TREND_MEASURE_SESSIONS"}]).names is None
+
+
+def needs(series: list[dict[str, Any]]) -> Any:
+    return read(ParseDict({**VALID, "series": series}, QueryTrendRequest()), ASKED).needs
+
+
+def test_a_number_beyond_doubles_is_missing(connection: duckdb.DuckDBPyConnection) -> None:
+    events = [{"seq": seq, "t": 1_795_600_000_000_000, "name": "a", "user_id": "u", "anonymous_id": None,
+               "props": {"n": 1e308}} for seq in (1, 2)]  # fmt: skip
+    series = [{"measure": f"TREND_MEASURE_{name}", "property": "props.n"} for name in ("SUM", "MAXIMUM")]
+    _, answer = ask(connection, ParseDict({**VALID, "series": series}, QueryTrendRequest()), events)
+    total, maximum = answer.series
+    assert not total.HasField("total")
+    assert maximum.total == 1e308

@@ -8,7 +8,7 @@ from typing import Any
 
 from nimbus.v1.people_pb2 import TrendCell
 from nimbus.v1.trend_pb2 import QueryTrendRequest, QueryTrendResponse, TrendPoint, TrendSeries
-from nimbus_server.analyses.question import AsOf, Ask, Asked, Needs
+from nimbus_server.analyses.question import Ask, Asked, AsOf, Needs
 from nimbus_server.analyses.trend import sql
 from nimbus_server.analyses.trend.cell import people_of_cell
 from nimbus_server.analyses.trend.plan import NUMERIC, RATIOS, ZERO_WHERE_EMPTY, Period, Plan, Series

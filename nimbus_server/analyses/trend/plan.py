@@ -52,7 +52,7 @@ class Series:
     """What is measured of which events. `measured` is the property of the measures that have one."""
 
     selector: Selector
-    measure: TrendMeasure
+    measure: "TrendMeasure.ValueType"
     measured: Property | None
 
     @property

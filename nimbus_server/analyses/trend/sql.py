@@ -1,12 +1,13 @@
 """The SQL of trends over the relation `src`.
 
-`_events` are the events of at least one series in a range, with the columns `t`, `uid`, and by number of the series `p0`
-(whether the event is one of the series), `v0` (what is measured of it) and `s0` (whether its property is set), by number
-of the breakdown `k0` (its value as text, NULL where it is missing).
+`_events` are the events of at least one series in a range, with the columns `t`, `uid`, and by number of the series
+`p0` (whether the event is one of the series), `v0` (what is measured of it) and `s0` (whether its property is set), by
+number of the breakdown `k0` (its value as text, NULL where it is missing).
 
 The cells of an answer are rows of `g, b` and `Series.columns` columns for each series: its number, or the numerator and
-the denominator of a ratio; and for a measure of a number how many events are ignored. `g` is the rank of the combination of breakdown values,
-that of the rest comes after the last one. `b` is the number of the bucket, NULL in the row of the whole range.
+the denominator of a ratio; and for a measure of a number how many events are ignored. `g` is the rank of the
+combination of breakdown values, that of the rest comes after the last one. `b` is the number of the bucket, NULL in the
+row of the whole range.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,14 @@ from nimbus_server.analyses.trend.plan import ADDITIVE, NUMERIC, OF_PEOPLE, PERC
 from nimbus_server.clock import DAY, MINUTE
 
 SESSION_GAP = 30 * MINUTE
+
+# The columns of measures of a number: what each is of the values, and what makes one of several.
+_AGGREGATES: dict[int, dict[str, str]] = {
+    TrendMeasure.TREND_MEASURE_SUM: {"sum": "sum"},
+    TrendMeasure.TREND_MEASURE_AVERAGE: {"sum": "sum", "count": "sum"},
+    TrendMeasure.TREND_MEASURE_MINIMUM: {"min": "min"},
+    TrendMeasure.TREND_MEASURE_MAXIMUM: {"max": "max"},
+}
 
 # A combination of values of the breakdowns, None for a missing one.
 Values = tuple[str | None, ...]
@@ -36,7 +45,7 @@ def is_ranked_at_once(plan: Plan) -> bool:
 
 
 def ranked_sql(plan: Plan) -> str:
-    """The most frequent combinations and their cells in one pass over the events: rows of `g, b, k0…` and the series."""
+    """The most frequent combinations and their cells in one pass over the events: rows of `g, b, k0…` and series."""
     columns, keys = _columns(plan), _keys(plan)
     values = ", ".join(f"min(k{index})" for index in range(len(plan.breakdowns)))
     return f"""
@@ -183,38 +192,29 @@ def _columns(plan: Plan) -> list[_Column]:
 
 
 def _columns_of(series: Series, index: int, is_only: bool) -> Iterator[_Column]:
-    value, belongs = f"v{index}", "TRUE" if is_only else f"p{index}"
-    filtered = "" if is_only else f" FILTER (WHERE p{index})"
-
-    def merged(aggregate: str, merge: str = "sum") -> _Column:
-        return _Column(aggregate + filtered, aggregate + filtered, merge, merge + "({})")
-
+    measure, value = series.measure, f"v{index}"
+    belongs, filtered = ("TRUE", "") if is_only else (f"p{index}", f" FILTER (WHERE p{index})")
     people = _Column(f"count(DISTINCT uid){filtered}", f"bool_or({belongs})", "bool_or", "count(uid) FILTER (WHERE {})")
-    match series.measure:
-        case TrendMeasure.TREND_MEASURE_EVENTS:
-            yield merged("count(*)")
-        case TrendMeasure.TREND_MEASURE_PEOPLE:
-            yield people
-        case TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON:
-            yield merged("count(uid)")
-            yield people
-        case TrendMeasure.TREND_MEASURE_SUM:
-            yield merged(f"sum({value})")
-        case TrendMeasure.TREND_MEASURE_AVERAGE:
-            yield merged(f"sum({value})")
-            yield merged(f"count({value})")
-        case TrendMeasure.TREND_MEASURE_MINIMUM:
-            yield merged(f"min({value})", "min")
-        case TrendMeasure.TREND_MEASURE_MAXIMUM:
-            yield merged(f"max({value})", "max")
-        case TrendMeasure.TREND_MEASURE_DISTINCT:
-            yield _whole(f"count(DISTINCT {value}){filtered}")
-        case measure if measure in PERCENTILES:
-            yield _whole(f"quantile_cont({value}, {PERCENTILES[measure]}){filtered}")
-    if series.measure in NUMERIC:
-        yield _Column(
-            ignored := f"count(*) FILTER (WHERE {belongs} AND s{index} AND {value} IS NULL)", ignored, "sum", "sum({})"
-        )
+    if measure == TrendMeasure.TREND_MEASURE_EVENTS:
+        yield _merged_column(f"count(*){filtered}")
+    elif measure == TrendMeasure.TREND_MEASURE_PEOPLE:
+        yield people
+    elif measure == TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON:
+        yield _merged_column(f"count(uid){filtered}")
+        yield people
+    elif measure == TrendMeasure.TREND_MEASURE_DISTINCT:
+        yield _whole(f"count(DISTINCT {value}){filtered}")
+    elif measure in PERCENTILES:
+        yield _whole(f"quantile_cont({value}, {PERCENTILES[measure]}){filtered}")
+    for aggregate, merge in _AGGREGATES.get(measure, {}).items():
+        yield _merged_column(f"{aggregate}({value}){filtered}", merge)
+    if measure in NUMERIC:
+        yield _merged_column(f"count(*) FILTER (WHERE {belongs} AND s{index} AND {value} IS NULL)")
+
+
+def _merged_column(aggregate: str, merge: str = "sum") -> _Column:
+    """A column that is made of parts of its own kind."""
+    return _Column(aggregate, aggregate, merge, merge + "({})")
 
 
 def _whole(aggregate: str) -> _Column:
