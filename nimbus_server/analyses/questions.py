@@ -23,6 +23,7 @@ QUESTIONS: Mapping[str, Read] = {
     "ListEventNames": event_names.read,
     "ListProperties": properties.read,
     "ListPropertyValues": property_values.read,
+    "QueryTrend": trend.read,
 }
 
 

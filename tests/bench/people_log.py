@@ -4,8 +4,8 @@
 
 200,000 people in 30 days of November 2025 (UTC), 178,000 of whom come at all in 10 million events, in sessions of 8
 events. 20 names, ten properties: country, plan, device, browser, path, campaign (texts), amount, items, duration_ms
-(numbers), logged_in (a boolean). One event in a hundred arrives up to a day late. A file has a million events in order of
-(uid, ts, seq), as those of the exporter. The JSON of the events is left out: what is not promoted is not measured here.
+(numbers), logged_in (a boolean). One event in a hundred arrives up to a day late. A file has a million events in order
+of (uid, ts, seq), as those of the exporter. The JSON of the events is left out: what is not promoted is not measured.
 """
 
 import argparse
@@ -17,10 +17,10 @@ PEOPLE = 200_000
 START_SECONDS = 1_761_955_200  # 2025-11-01
 DAYS = 30
 FILE_EVENTS = 1_000_000
-NAMES = (
-    "page_view search view_item add_to_cart begin_checkout purchase login signup logout share comment like upload "
-    "download invite subscribe cancel refund contact error"
-).split()
+NAMES = [
+    *("page_view", "search", "view_item", "add_to_cart", "begin_checkout", "purchase", "login", "signup", "logout"),
+    *("share", "comment", "like", "upload", "download", "invite", "subscribe", "cancel", "refund", "contact", "error"),
+]
 
 # Random bits come from MD5: DuckDB's own hash() and random() may change from version to version. `bits(n, from, width)`
 # cuts a number out of a hash.

@@ -72,7 +72,7 @@ def test_a_formula_does_not_ask_for_series_that_it_does_not_name() -> None:
     ],
 )
 def test_what_is_no_formula_is_refused_with_where_it_goes_wrong(text: str, message: str) -> None:
-    with pytest.raises(FormulaError, match=".") as caught:
+    with pytest.raises(FormulaError, match=r".") as caught:
         parse_formula(text, 2)
     assert message in str(caught.value)
 

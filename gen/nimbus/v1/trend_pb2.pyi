@@ -120,16 +120,20 @@ class QueryTrendRequest(_message.Message):
     min_position: _builtins.int
     """Answer only from a log that has reached this position: waits for it, and fails with DEADLINE_EXCEEDED. Default 0."""
     preset: _question_pb2.Preset.ValueType
-    """Whose rules fill in what is unset. Default: those of this file."""
+    """Whose rules fill in what is unset. Default: those of this file. They differ in `week_start` alone: the numbers of the
+    three are counted as here. Not to be had: PostHog shows an empty text as none; Amplitude ranks the combinations of a
+    formula by people; Mixpanel, when it compares with a year before, moves days of weekends to the next Monday.
+    """
     bucket: _builtins.str
     """Width of a bucket: `1m`, `5m`, `15m`, `1h`, `1d`, `1w`, `1mo`, `1q` or `1y`; at most 10,000 in the range. Buckets below
-    a day start at whole multiples of it in UTC, others at local midnight. Default: none, only totals.
+    a day start at whole multiples of it in UTC, others at local midnight. Default: none, only totals. The answer has at
+    most 100,000 points in all: more fail with QUESTION_TOO_LARGE.
     """
     week_start: _question_pb2.WeekStart.ValueType
-    """First day of a week. Default: Monday."""
+    """First day of a week. Default: Monday; POSTHOG: Sunday. Mixpanel and Amplitude do not document theirs."""
     breakdown_limit: _builtins.int
-    """Combinations of values that are told apart, 1 to 100: those with the most events of all series in the range, ties by
-    value. The rest is one, `other`. Default 25.
+    """Combinations of values that are told apart, 1 to 100: those with the most events in the range, where an event of
+    several series counts once; ties by value byte by byte, a missing one last. The rest is one, `other`. Default 25.
     """
     @_builtins.property
     def range(self) -> _question_pb2.TimeRange:
@@ -192,7 +196,9 @@ class TrendSeriesQuery(_message.Message):
     measure: Global___TrendMeasure.ValueType
     """What is measured of them. Default: EVENTS. In JSON with or without its prefix."""
     property: _builtins.str
-    """The property that is measured. Required for SUM to P99 and DISTINCT, and for nothing else."""
+    """The property that is measured, as in Condition, but not `ts`. Required for SUM to P99 and DISTINCT, and for nothing
+    else. Events without it count for nothing in these measures.
+    """
     @_builtins.property
     def selector(self) -> _question_pb2.EventSelector:
         """Which events. Default: every event whose name does not begin with `$`."""
@@ -221,8 +227,8 @@ class TrendFormula(_message.Message):
     EXPRESSION_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     expression: _builtins.str
-    """Numbers, series by letter, `+ - * /` and parentheses, such as `A / B * 100`; at most 200 characters. A division by
-    zero, or a missing number, gives a missing one.
+    """Numbers such as `100` or `0.5`, series by letter, `+ - * /` and at most 20 parentheses within each other, such as
+    `A / B * 100`; at most 200 characters. A division by zero, or a missing number, gives a missing one.
     """
     label: _builtins.str
     """What the answer calls it, at most 200 characters. Default: the expression."""
@@ -242,16 +248,18 @@ Global___TrendFormula: _TypeAlias = TrendFormula  # noqa: Y015
 
 @_typing.final
 class TrendComparison(_message.Message):
-    """A range to compare with, as long as the question's."""
+    """A range to compare with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PREVIOUS_FIELD_NUMBER: _builtins.int
     SHIFT_FIELD_NUMBER: _builtins.int
     previous: _builtins.bool
-    """The one that ends where the question's starts."""
+    """The one that ends where the question's starts, and is as long by the clock of the time zone. `true`."""
     shift: _builtins.str
-    """The question's, so much earlier: a number and a unit, such as `1y`; units as in `last` of TimeRange."""
+    """The question's, so much earlier: a number and a unit, such as `1y`; units as in `last` of TimeRange. With `d` and
+    longer units start and end keep their time of day in the time zone; a day that a month does not have is its last.
+    """
     def __init__(
         self,
         *,
@@ -317,7 +325,9 @@ class QueryTrendResponse(_message.Message):
 
     @_builtins.property
     def compared(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrendSeries]:
-        """As `series`, of the range of `compare_to`."""
+        """As `series`, of the range of `compare_to`: the same lines, by the combinations of the question's range. None without
+        `compare_to`.
+        """
 
     def __init__(
         self,
@@ -352,14 +362,18 @@ class TrendSeries(_message.Message):
     label: _builtins.str
     """What it is: the label of its selector or formula."""
     total: _builtins.float
-    """The number of the whole range. Missing where there is nothing to measure."""
+    """The number of the whole range, as a point has it for its bucket."""
     ignored: _builtins.int
-    """Events whose property is not a number, in the whole range. They are measured as if they were not there."""
+    """Events whose property is set and not a number, in the whole range, for SUM to P99. They are measured as if they were
+    not there. A list of numbers is no number.
+    """
     is_other: _builtins.bool
     """Whether this is the rest that is not told apart, and `breakdown` is no value of events."""
     @_builtins.property
     def breakdown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The values of the breakdowns, as text: `unset` where there is none, and `other` for all that is not told apart."""
+        """The values of the breakdowns, as text: `unset` where there is none, and each `other` for all that is not told apart.
+        Values with the same text, such as 5 and `"5"`, are one.
+        """
 
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrendPoint]:
@@ -399,7 +413,9 @@ class TrendPoint(_message.Message):
     TS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     value: _builtins.float
-    """The number. In an empty bucket it is 0 for EVENTS, PEOPLE, SESSIONS, SUM and DISTINCT, and missing for the rest."""
+    """The number. Where there is nothing to measure it is 0 for EVENTS, PEOPLE, SESSIONS, SUM and DISTINCT, and missing for
+    the rest. Missing too where it is beyond the range of a double.
+    """
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp:
         """Start of the bucket."""

@@ -9,6 +9,7 @@ LENGTH_MAX = 200
 DEPTH_MAX = 20
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<series>[A-Z])|(?P<sign>[-+*/()]))")
+_SIGNS = "+-*/()"
 _NEGATE = "negate"
 
 
@@ -66,7 +67,7 @@ def _apply(operator: str, left: float, right: float) -> float:
 
 
 class _Parser:
-    """Recursive descent over `sum = product {(+|-) product}`, `product = factor {(*|/) factor}`, `factor = {-} atom`."""
+    """Recursive descent: `sum = product {(+|-) product}`, `product = factor {(*|/) factor}`, `factor = {-} atom`."""
 
     def __init__(self, text: str, series_count: int) -> None:
         self._tokens = _tokens(text)
@@ -119,7 +120,7 @@ class _Parser:
                 raise FormulaError("must close each parenthesis that it opens.")
             return
         token = self._next()
-        if token is None or not token.isalnum() and "." not in token:
+        if token is None or token in _SIGNS:
             raise FormulaError(f"must have a number or a series {f'at `{token}`' if token else 'at its end'}.")
         self._at += 1
         if not token.isalpha():

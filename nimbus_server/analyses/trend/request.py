@@ -67,7 +67,7 @@ def read_plan(request: QueryTrendRequest, asked: Asked) -> Plan:
     return plan
 
 
-def _week_start(request: QueryTrendRequest) -> int:
+def _week_start(request: QueryTrendRequest) -> "WeekStart.ValueType":
     for field, values in (("preset", Preset.values()), ("week_start", WeekStart.values())):
         if getattr(request, field) not in values:
             raise field_error(Reason.FIELD_INVALID, field, f"{field} must be one of its named values.")
@@ -119,7 +119,12 @@ def _check_size(plan: Plan) -> None:
 
 
 def _semantics(
-    request: QueryTrendRequest, zone: Zone, week_start: int, asked: Range, compared: Period | None, limit: int
+    request: QueryTrendRequest,
+    zone: Zone,
+    week_start: "WeekStart.ValueType",
+    asked: Range,
+    compared: Period | None,
+    limit: int,
 ) -> Mapping[str, str]:
     """The rules in force, by the names of the request's fields."""
     semantics = {
@@ -142,5 +147,5 @@ def _interval(asked: Range) -> str:
     return "/".join(moment(at).isoformat().replace("+00:00", "Z") for at in (asked.start, asked.end))
 
 
-def _short(measure: int) -> str:
+def _short(measure: "TrendMeasure.ValueType") -> str:
     return TrendMeasure.Name(measure).removeprefix("TREND_MEASURE_")
