@@ -7,11 +7,10 @@ Envoy's transcoder drops what it does not know of a JSON body, without a word (e
 from typing import Any
 
 import orjson
-from google.protobuf.message import Message
 
 from nimbus_server import strict_json
 from nimbus_server.errors import NimbusError, Reason, field_error
-from nimbus_server.rpc.query import set_field
+from nimbus_server.rpc.json_fields import merge_fields
 
 JSON_BODY = "json_body"
 
@@ -37,20 +36,14 @@ def read_json_body(request: Any, rest_path: str | None) -> None:
     if repeated is not None:
         raise field_error(Reason.FIELD_INVALID, repeated[:100], "A field must not be given twice.")
     request.ClearField(JSON_BODY)
-    for name, value in fields.items():
-        _merge(request, name, value)
+    in_path = {field.name for field, _ in request.ListFields()}
+    for name in fields:
+        if name in in_path:
+            raise field_error(Reason.FIELD_INVALID, name, f"{name} stands in the path already.")
+    merge_fields(request, fields)
 
 
 def refuse_query(rest_path: str) -> None:
     """Raise NimbusError with FIELD_UNKNOWN where fields stand in the query: a URL ends up in logs."""
     if rest_path.partition("?")[2]:
         raise NimbusError(Reason.FIELD_UNKNOWN, "This call takes its fields in the body, and none in the query.")
-
-
-def _merge(request: Message, name: str, value: object) -> None:
-    field = request.DESCRIPTOR.fields_by_name.get(name)
-    if field is None or name == JSON_BODY:
-        raise field_error(Reason.FIELD_UNKNOWN, name[:100], "This call has no such field.")
-    if getattr(request, name):
-        raise field_error(Reason.FIELD_INVALID, name, f"{name} stands in the path already.")
-    set_field(request, field, value)

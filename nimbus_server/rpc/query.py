@@ -54,10 +54,10 @@ def merge_query(request: Message, given: Mapping[str, Sequence[str]]) -> None:
             set_field(request, field, values[0])
 
 
-def set_field(request: Message, field: Any, value: object) -> None:
+def set_field(request: Message, field: Any, value: object, path: str | None = None) -> None:
     """Set a field, by its descriptor, to a value of JSON, or to text as a query has it.
 
-    Raises NimbusError with FIELD_INVALID.
+    Raises NimbusError with FIELD_INVALID; there the field is called `path`, where it has one.
     """
     name, is_time = field.name, field.message_type is Timestamp.DESCRIPTOR
     text = value if isinstance(value, str) and not field.is_repeated else None
@@ -73,4 +73,4 @@ def set_field(request: Message, field: Any, value: object) -> None:
             json_format.ParseDict({name: value}, request)
     except (ValueError, json_format.ParseError):
         what = f"must be a time such as {EXAMPLE} (RFC 3339)" if is_time else "has a value of the wrong type"
-        raise field_error(Reason.FIELD_INVALID, name, f"{name} {what}.") from None
+        raise field_error(Reason.FIELD_INVALID, path or name, f"{path or name} {what}.") from None

@@ -1,0 +1,1 @@
+"""What there is to ask about: event names, properties, and their values."""
