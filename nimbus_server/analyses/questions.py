@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nimbus_server.analyses.catalog import event_names, properties, property_values
+from nimbus_server.analyses.paths import answer as paths
 from nimbus_server.analyses.people.request import ReadWithPeople, reader
 from nimbus_server.analyses.question import Asked, Question, Read
 from nimbus_server.analyses.retention import answer as retention
@@ -15,15 +16,16 @@ from nimbus_server.errors import Reason, field_error
 _WITH_PEOPLE: Mapping[str, ReadWithPeople] = {
     "trend": trend.read,
     "retention": retention.read,
+    "paths": paths.read,
 }
 QUESTIONS: Mapping[str, Read] = {
     "QueryTrend": trend.read,
     "QueryRetention": retention.read,
+    "QueryPaths": paths.read,
     "ListPeopleBehind": reader(_WITH_PEOPLE),
     "ListEventNames": event_names.read,
     "ListProperties": properties.read,
     "ListPropertyValues": property_values.read,
-    "QueryTrend": trend.read,
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -120,6 +121,8 @@ FIXED = {
 CALENDAR = ("1d", "1w", "1mo")
 
 
+# A project's days are asked for again and again.
+@lru_cache(maxsize=16_384)
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
     """First moment, in UTC, at which the local date is this one or a later one, within what the calendar has."""
     local = datetime.combine(day, time(), zone)

@@ -25,25 +25,33 @@ WITH RECURSIVE buckets AS (
     SELECT ts FROM buckets WHERE ts IS NOT NULL LIMIT %(limit)s
 )
 """
-TOTALS = """
-SELECT {bucket} AS ts, NULL AS name, sum(count) FROM event_counts
+TOTALS_OF_FIXED = """
+SELECT {start} AS ts, NULL AS name, sum(count) FROM event_counts
 WHERE {where} AND minute >= (SELECT min(ts) FROM newest) GROUP BY 1 ORDER BY 1
+"""
+TOTALS = """
+SELECT ts, NULL AS name, (SELECT sum(count) FROM event_counts WHERE {where} AND minute >= ts AND minute < {end})
+FROM newest ORDER BY ts
 """
 TOTALS_AND_NAMES = """
 , counted AS MATERIALIZED (
-    SELECT {bucket} AS ts, name, sum(count) AS count FROM event_counts
-    WHERE {where} AND minute >= (SELECT min(ts) FROM newest) GROUP BY 1, 2
+    SELECT ts, name, sum FROM newest, LATERAL (
+        SELECT name, sum(count) FROM event_counts WHERE {where} AND minute >= ts AND minute < {end} GROUP BY name
+    ) AS of_bucket
 ), top AS (
-    SELECT name, row_number() OVER (ORDER BY sum(count) DESC, name COLLATE "C") AS rank FROM counted GROUP BY name
+    SELECT name, row_number() OVER (ORDER BY sum(sum) DESC, name COLLATE "C") AS rank FROM counted GROUP BY name
 )
-(SELECT ts, NULL AS name, sum(count) FROM counted GROUP BY ts ORDER BY ts)
+(SELECT ts, NULL AS name, sum(sum) FROM counted GROUP BY ts ORDER BY ts)
 UNION ALL
-(SELECT ts, name, count FROM counted JOIN top USING (name) WHERE rank <= %(names_max)s ORDER BY rank, ts)
+(SELECT ts, name, sum FROM counted JOIN top USING (name) WHERE rank <= %(names_max)s ORDER BY rank, ts)
 """
-# Start of the bucket that holds a minute. Those of a calendar come with the query: PostgreSQL's time zones may be of
-# another year than ours, and it takes the second of two midnights.
-FIXED_BUCKET = "date_bin(%(width)s, {minute}, %(epoch)s)"
-CALENDAR_BUCKET = "(%(starts)s::timestamptz[])[width_bucket({minute}, %(starts)s::timestamptz[])]"
+# Start of the bucket that holds a minute, and end of the one that starts at `ts`. Those of a calendar come with the
+# query: PostgreSQL's time zones may be of another year than ours, and it takes the second of two midnights.
+FIXED = ("date_bin(%(width)s, {minute}, %(epoch)s)", "ts + %(width)s")
+CALENDAR = (
+    "(%(edges)s::timestamptz[])[width_bucket({minute}, %(edges)s::timestamptz[])]",
+    "(%(edges)s::timestamptz[])[width_bucket(ts, %(edges)s::timestamptz[]) + 1]",
+)
 FIRST_AND_LAST = "SELECT min(minute), max(minute) FROM event_counts WHERE {where}"
 # The planner does not know how few rows that is, and would rather read all that there are.
 BY_INDEX = "SET LOCAL enable_seqscan = off"
@@ -93,23 +101,25 @@ class MetricsStore:
             await connection.execute(BY_INDEX)
             parameters: dict[str, Any]
             if isinstance(query.bucket, CalendarBucket):
-                starts = await _starts(connection, query, query.bucket)
-                if not starts:
+                edges = await _edges(connection, query, query.bucket)
+                if not edges:
                     return Counts([], {})
-                query = replace(query, start=starts[0], end=query.bucket.ceil(starts[-1] + TICK))
-                bucket, parameters = CALENDAR_BUCKET, {"starts": starts}
+                query = replace(query, start=edges[0], end=edges[-1])
+                (start, end), totals, parameters = CALENDAR, TOTALS, {"edges": edges}
             else:
-                bucket, parameters = FIXED_BUCKET, {"width": query.bucket.width, "epoch": EPOCH}
+                (start, end), totals = FIXED, TOTALS_OF_FIXED
+                parameters = {"width": query.bucket.width, "epoch": EPOCH}
             where = _where(query)
             older = sql.SQL("(SELECT max(minute) FROM event_counts WHERE {where} AND minute < b.ts)").format(
                 where=where
             )
             cursor = await connection.execute(
-                sql.SQL(NEWEST_BUCKETS + (TOTALS_AND_NAMES if query.by_name else TOTALS)).format(
+                sql.SQL(NEWEST_BUCKETS + (TOTALS_AND_NAMES if query.by_name else totals)).format(
                     where=where,
-                    newest=sql.SQL(bucket).format(minute=sql.SQL("max(minute)")),
-                    next_older=sql.SQL(bucket).format(minute=older),
-                    bucket=sql.SQL(bucket).format(minute=sql.SQL("minute")),
+                    newest=sql.SQL(start).format(minute=sql.SQL("max(minute)")),
+                    next_older=sql.SQL(start).format(minute=older),
+                    start=sql.SQL(start).format(minute=sql.SQL("minute")),
+                    end=sql.SQL(end),
                 ),
                 _parameters(query) | parameters | {"limit": query.limit, "names_max": NAMES_MAX},
             )
@@ -120,15 +130,17 @@ class MetricsStore:
             return counts
 
 
-async def _starts(connection: Connection, query: SeriesQuery, bucket: CalendarBucket) -> list[datetime]:
-    """Starts of all buckets from the first count to the last, oldest first."""
+async def _edges(connection: Connection, query: SeriesQuery, bucket: CalendarBucket) -> list[datetime]:
+    """Starts of all buckets from the first count to the last, oldest first, and the end of the last one."""
     statement = sql.SQL(FIRST_AND_LAST).format(where=_where(replace(query, names=[])))
     cursor = await connection.execute(statement, _parameters(query))
     row = await cursor.fetchone()
     if row is None or row[0] is None:
         return []
-    oldest = bucket.floor(row[0])
-    return [*takewhile(lambda start: start >= oldest, bucket.backwards(row[1]))][::-1]
+    first, last = row
+    oldest = bucket.floor(first)
+    starts = [*takewhile(lambda start: start >= oldest, bucket.backwards(last))]
+    return [*reversed(starts), bucket.ceil(last + TICK)]
 
 
 def _where(query: SeriesQuery) -> sql.Composable:

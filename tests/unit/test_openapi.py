@@ -75,7 +75,7 @@ def test_a_field_stands_in_path_query_or_body_and_nowhere_else() -> None:
     update = OPERATIONS["patch", "/v1/projects/{project_id}"]
     assert [(p["name"], p["in"], p["required"]) for p in update["parameters"]] == [("project_id", "path", True)]
     body = update["requestBody"]["content"]["application/json"]["schema"]
-    assert (list(body["properties"]), body["required"]) == (["name"], ["name"])
+    assert (list(body["properties"]), "required" in body) == (["name", "timezone"], False)
 
     query = {p["name"]: p for p in OPERATIONS["get", "/v1/metrics"]["parameters"]}
     assert {p["in"] for p in query.values()} == {"query"}

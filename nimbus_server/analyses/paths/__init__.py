@@ -1,0 +1,1 @@
+"""QueryPaths: what people do next, or did before."""
