@@ -38,11 +38,16 @@ def ask(stack: Stack, account: Account, rpc: str, transport: Transport = over_na
     )
 
 
+def answer(stack: Stack, account: Account, rpc: str, **fields: Any) -> Any:
+    """The response to a question."""
+    outcome = ask(stack, account, rpc, **fields)
+    assert outcome.failure is None, outcome.failure
+    return outcome.response
+
+
 def names(stack: Stack, account: Account) -> dict[str, int]:
     """How many events of each name there are, by the analyst."""
-    outcome = ask(stack, account, "ListEventNames")
-    assert outcome.failure is None, outcome.failure
-    return {info.name: info.events for info in outcome.response.names}
+    return {info.name: info.events for info in answer(stack, account, "ListEventNames").names}
 
 
 def until_it_answers(stack: Stack, account: Account) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import psutil
 import psycopg
 import pytest
-from asking import ask, fill, names, until_it_answers
+from asking import answer, ask, fill, names, until_it_answers
 from broken_stack import without
 from conftest import Account, Stack, new_account, own_stack
 from credentials import machine
@@ -120,10 +120,10 @@ def test_answers_are_the_same_from_segments_and_from_the_log(own: Stack) -> None
     over_native_grpc(own, RPCS["EventService.IngestEvents"], fields, machine(account))
 
     def answers() -> list[object]:
-        found: list[object] = [ask(own, account, "ListProperties").response.properties, names(own, account)]
+        found: list[object] = [answer(own, account, "ListProperties").properties, names(own, account)]
         paths = ["plan", "amount", "it's", 'a "b"', "back\\\\slash", "a\\.b.0", "a\\.b", "'] --", "list", "list.0"]
         for path in paths:
-            response = ask(own, account, "ListPropertyValues", property=f"props.{path}", limit=1000).response
+            response = answer(own, account, "ListPropertyValues", property=f"props.{path}", limit=1000)
             found.append([(info.value, info.events) for info in response.values])
         return found
 
