@@ -73,7 +73,8 @@ def _predicate(prop: Property, comparison: Comparison) -> str:
     own = _any(comparison, prop.column("s"), prop.number(), prop.column("b"))
     j = prop.column("j")
     items = f"list_filter(json_extract({j}, '$[*]'), lambda x: {_any(comparison, *_ITEM)})"
-    return f"coalesce({own} OR (starts_with({j}, '[') AND len({items}) > 0), FALSE)"
+    # Without IS NOT NULL the rest would be computed even where no file has lists.
+    return f"({own} OR ({j} IS NOT NULL AND starts_with({j}, '[') AND len({items}) > 0))"
 
 
 def _any(comparison: Comparison, text: str, number: str | None, boolean: str | None) -> str:
