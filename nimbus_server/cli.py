@@ -190,9 +190,10 @@ def import_(
 
     After an interruption run the same command again, with the same file
     names: nothing is stored twice. An event is the same if its ts is the
-    same, and its idempotency_key (with name and user_id), or else its id (a
-    UUID is kept, other text hashed), or else its file name (without folder
-    and .gz), line number and line.
+    same, and its idempotency_key (with name and user_id, or anonymous_id
+    where there is no user_id), or else its id (a UUID is kept, other text
+    hashed), or else its file name (without folder and .gz), line number and
+    line.
 
     A pipe is read once, to its end. It can't be resumed in the middle: run
     the command again with the same input from its beginning, and what is
@@ -211,21 +212,22 @@ def import_(
     again.
 
     JSON Lines: an object a line, with name, ts, props (or properties),
-    user_id, idempotency_key and id.
+    context, user_id, anonymous_id, idempotency_key and id.
 
-    CSV (RFC 4180): a header; the columns name, ts, user_id, idempotency_key,
-    id and props (a JSON object) are the same, every other column is a
-    property of that name, as text. Empty cells are left out. A row counts as
-    the line on which it begins, and has at most 131,072 bytes: a larger one is
-    refused, to the end of its last cell. A quote in a cell that does not
-    begin with one is text. No part of a cell in quotes is taken for a row:
-    where a quote is never closed, text follows the quote that closes a cell,
-    or a blank stands before the one that opens it, all lines from that row to
-    the end of the file are refused. Mend the line that is named and run the
-    same command again.
+    CSV (RFC 4180): a header; the columns name, ts, user_id, anonymous_id,
+    idempotency_key, id, props and context (a JSON object each) are the same,
+    a column such as context.page.path is that place in the context, and every
+    other column is a property of that name, both as text. Empty cells are
+    left out. A row counts as the line on which it begins, and has at most
+    524,288 bytes: a larger one is refused, to the end of its last cell. A
+    quote in a cell that does not begin with one is text. No part of a cell in
+    quotes is taken for a row: where a quote is never closed, text follows the
+    quote that closes a cell, or a blank stands before the one that opens it,
+    all lines from that row to the end of the file are refused. Mend the line
+    that is named and run the same command again.
 
     Refused lines are JSON objects: file, line (the first one), lines (how
-    many), field, reason, message and text, of which at most the first 131,072
+    many), field, reason, message and text, of which at most the first 524,288
     bytes are kept (then text_cut is true).
 
     ts is required: RFC 3339 (UTC if it names no offset), or unix seconds,
@@ -301,7 +303,9 @@ def tail(
     ] = None,
     name: Annotated[list[str] | None, typer.Option(help="Only events of this name; again for more names.")] = None,
     user: Annotated[str | None, typer.Option(help="Only events about this user.")] = None,
+    anonymous: Annotated[str | None, typer.Option(help="Only events with this anonymous_id.")] = None,
     props: Annotated[str | None, typer.Option(help="Only events with these: a JSON object.")] = None,
+    context: Annotated[str | None, typer.Option(help="Only events whose context has this: a JSON object.")] = None,
     after: Annotated[int | None, typer.Option(min=0, help="Begin behind this position.")] = None,
     since: Annotated[
         str | None, typer.Option(help="Begin with what came then: 2026-01-31T12:00, or 90s, 10m, 2h, 7d ago.")
@@ -318,6 +322,8 @@ def tail(
     tls: Annotated[bool, typer.Option("--tls", help="It speaks TLS.")] = False,
 ) -> None:
     """Watch events as they come: position, time, name, user, props.
+
+    An event without a user shows its anonymous_id.
 
     For the `nimbus up` that runs on --data-dir it needs no credentials: it
     reads the project's key there, and so must be run by the same user. For
@@ -340,7 +346,20 @@ def tail(
     if project is None:
         _fail("Which PROJECT?" if grpc_target else str(_run(lambda: which_project(settings))))
     options = Options(
-        project, name or (), user, props, after, since, earliest, as_json, limit, grpc_target, key_id, tls
+        project,
+        name or (),
+        user,
+        anonymous,
+        props,
+        context,
+        after,
+        since,
+        earliest,
+        as_json,
+        limit,
+        grpc_target,
+        key_id,
+        tls,
     )
     raise typer.Exit(_run(lambda: watch(settings, options)))
 

@@ -4,17 +4,24 @@ import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
-from google.protobuf.struct_pb2 import Struct
-
 from nimbus.v1 import event_service_pb2 as pb
 from nimbus_server.accounts.caller import caller
 from nimbus_server.errors import Reason, field_error
 from nimbus_server.events.store import Cursor, EventFilter, EventReader, LoggedEvent
-from nimbus_server.ingest.event import NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
+from nimbus_server.ingest.event import ANONYMOUS_ID_LENGTH_MAX, NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
 from nimbus_server.ingest.service import IngestService
 from nimbus_server.projects.access import ProjectAccess
 from nimbus_server.rpc.call import current_call
-from nimbus_server.rpc.fields import filter_field, int_field, props_field, text_field, time_field, timestamp, uuid_field
+from nimbus_server.rpc.fields import (
+    filter_field,
+    int_field,
+    props_field,
+    struct,
+    text_field,
+    time_field,
+    timestamp,
+    uuid_field,
+)
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
@@ -40,9 +47,9 @@ class EventService:
         limit = int_field("limit", request.limit if request.HasField("limit") else LIMIT_DEFAULT, 1, LIMIT_MAX)
         offset = int_field("offset", request.offset, 0, OFFSET_MAX)
         after = _cursor(request)
-        # One more than asked for tells whether another page follows.
-        found = await self._reader.page(which, limit + 1, offset, after)
         bytes_max = REST_PAGE_BYTES_MAX if current_call.get().is_rest else GRPC_PAGE_BYTES_MAX
+        # One more than asked for tells whether another page follows.
+        found = await self._reader.page(which, limit + 1, offset, after, bytes_max)
         items = await asyncio.to_thread(_messages, found[:limit], bytes_max)
         response = pb.ListEventsResponse(items=items)
         if len(found) > len(items):
@@ -64,7 +71,11 @@ def _filter(project: UUID, request: pb.ListEventsRequest) -> EventFilter:
         else None,
         since=time_field("since", request.since) if request.HasField("since") else None,
         until=time_field("until", request.until) if request.HasField("until") else None,
-        props_json=props_field(request.props),
+        props_json=props_field("props", request.props),
+        anonymous_id=text_field("anonymous_id", request.anonymous_id, ANONYMOUS_ID_LENGTH_MAX, may_be_blank=True)
+        if request.HasField("anonymous_id")
+        else None,
+        context_json=props_field("context", request.context),
     )
 
 
@@ -82,11 +93,15 @@ def _cursor(request: pb.ListEventsRequest) -> Cursor | None:
 
 
 def _messages(events: Iterable[LoggedEvent], bytes_max: int) -> list[pb.StoredEvent]:
-    """The first events, as many as have `bytes_max` together, but at least one."""
+    """The first events, as many as have `bytes_max` together, as messages and as JSON, but at least one."""
     messages: list[pb.StoredEvent] = []
-    size = 0
-    for message in map(_message, events):
+    size = characters = 0
+    for event in events:
+        if characters >= bytes_max:
+            break
+        message = _message(event)
         size += message.ByteSize()
+        characters += event.json_characters
         if messages and size > bytes_max:
             break
         messages.append(message)
@@ -94,16 +109,16 @@ def _messages(events: Iterable[LoggedEvent], bytes_max: int) -> list[pb.StoredEv
 
 
 def _message(event: LoggedEvent) -> pb.StoredEvent:
-    props = Struct()
-    props.update(event.props)
     return pb.StoredEvent(
         id=str(event.id),
         project_id=str(event.project_id),
         seq=event.seq,
         name=event.name,
         ts=timestamp(event.ts),
-        props=props,
+        props=struct(event.props),
         user_id=event.user_id,
         idempotency_key=event.idempotency_key,
         received_at=timestamp(event.received_at),
+        anonymous_id=event.anonymous_id,
+        context=struct(event.context),
     )

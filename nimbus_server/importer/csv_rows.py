@@ -1,6 +1,6 @@
-"""CSV (RFC 4180) with a header: a row an event, a column a field or a property."""
+"""CSV (RFC 4180) with a header: a row an event, a column a field, a property or a key of the context."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nimbus_server import strict_json
@@ -10,8 +10,10 @@ from nimbus_server.importer.lines import Lines
 from nimbus_server.importer.record import Record, new_record, unparsable
 from nimbus_server.ingest.event import EventRefusedError
 
-FIELDS = {"name", "ts", "user_id", "idempotency_key", "id"}
+FIELDS = {"name", "ts", "user_id", "anonymous_id", "idempotency_key", "id"}
 PROPS_COLUMNS = {"props", "properties"}
+CONTEXT_COLUMNS = {"context"}
+CONTEXT_PREFIX = "context."
 REQUIRED = ("name", "ts")
 
 
@@ -41,8 +43,13 @@ class _Columns:
             raise HeaderError(f"the column {' and the column '.join(missing)} must be there")
         self._count = len(names)
         self._fields = [(n, names.index(n)) for n in names if n in FIELDS]
-        self._properties = [(n, names.index(n)) for n in names if n not in FIELDS | PROPS_COLUMNS]
-        self._props = next((names.index(n) for n in names if n in PROPS_COLUMNS), None)
+        of_context = {
+            n: tuple(n.removeprefix(CONTEXT_PREFIX).split(".")) for n in names if n.startswith(CONTEXT_PREFIX)
+        }
+        of_props = {n: (n,) for n in names if n not in FIELDS | PROPS_COLUMNS | CONTEXT_COLUMNS | of_context.keys()}
+        _check_paths(of_context)
+        self._props = _Object("props", names, PROPS_COLUMNS, of_props)
+        self._context = _Object("context", names, CONTEXT_COLUMNS, of_context)
 
     def event(self, cells: list[str] | EventRefusedError) -> dict[str, Any] | EventRefusedError:
         """The event in a row, or why there is none; an empty cell says nothing."""
@@ -51,19 +58,55 @@ class _Columns:
         if len(cells) != self._count:
             return unparsable(f"The row has {len(cells)} cells, the header {self._count}.")
         event: dict[str, Any] = {name: cell for name, at in self._fields if (cell := cells[at])}
-        props: dict[str, Any] = {name: cell for name, at in self._properties if (cell := cells[at])}
-        if self._props is not None and (encoded := cells[self._props]):
-            given = _json_object(encoded)
-            if given is None:
-                return EventRefusedError(
-                    "props", Reason.FIELD_INVALID, "props must be a JSON object without a key twice."
-                )
-            both = given.keys() & props.keys()
-            if both:
-                return EventRefusedError("props", Reason.FIELD_INVALID, f"props has {min(both)}, a column too.")
-            props = given | props
-        event["props"] = props
+        try:
+            event["props"] = self._props.of(cells)
+            if self._context.has_columns:
+                event["context"] = self._context.of(cells)
+        except EventRefusedError as error:
+            return error
         return event
+
+
+class _Object:
+    """The columns of props, or of context: one with a JSON object, and those with a text for a place in it each."""
+
+    def __init__(self, field: str, names: list[str], whole: set[str], paths: Mapping[str, tuple[str, ...]]) -> None:
+        self._field = field
+        self._whole = next((names.index(name) for name in names if name in whole), None)
+        self._places = [(path[:-1], path[-1], names.index(name)) for name, path in paths.items()]
+        self.has_columns = self._whole is not None or bool(self._places)
+
+    def of(self, cells: list[str]) -> dict[str, Any]:
+        """What a row says of it. Raises EventRefusedError."""
+        found: dict[str, Any] = {}
+        for outer, key, at in self._places:
+            if cell := cells[at]:
+                place = found
+                for step in outer:
+                    place = place.setdefault(step, {})
+                place[key] = cell
+        if self._whole is None or not (encoded := cells[self._whole]):
+            return found
+        given = _json_object(encoded)
+        if given is None:
+            raise EventRefusedError(
+                self._field, Reason.FIELD_INVALID, f"{self._field} must be a JSON object without a key twice."
+            )
+        both = given.keys() & found.keys()
+        if both:
+            raise EventRefusedError(self._field, Reason.FIELD_INVALID, f"{self._field} has {min(both)}, a column too.")
+        return given | found
+
+
+def _check_paths(paths: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise HeaderError where a column names no place, or one within that of another."""
+    columns = {path: name for name, path in paths.items()}
+    for name, path in paths.items():
+        if "" in path:
+            raise HeaderError(f"the column {name} has an empty key")
+        for length in range(1, len(path)):
+            if path[:length] in columns:
+                raise HeaderError(f"the column {name} lies within the column {columns[path[:length]]}")
 
 
 def _json_object(encoded: str) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from nimbus_server.importer.lines import LINE_BYTES_MAX
 from nimbus_server.importer.record import Record, UnreadableError
 from nimbus_server.ingest import identity
 from nimbus_server.ingest.decode import Origin, decode, new_event, valid_events
-from nimbus_server.ingest.decode_json import EVENT_FIELDS, check_fields, parse_ts, props_of, texts_of
+from nimbus_server.ingest.decode_json import EVENT_FIELDS, check_fields, contexts_of, parse_ts, props_of, texts_of
 from nimbus_server.ingest.event import EventRefusedError, NewEvent, Refusal
 from nimbus_server.ingest.props import encode_all_props
 from nimbus_server.times import read_plain_utc
@@ -64,12 +64,22 @@ def _rejected(record: Record, refusal: Refusal) -> Rejected:
 
 def _read(file: str, first: int, records: Sequence[Record], origin: Origin) -> list[NewEvent]:
     events = list(map(_content, records))
-    check_fields(events, FIELDS)
+    fields = check_fields(events, FIELDS)
     names, user_ids, keys = (texts_of(events, field) for field in ("name", "user_id", "idempotency_key"))
     given = [event.get("ts") for event in events]
     tss = read_plain_utc(given) or list(map(_ts, given))
     props = encode_all_props(list(map(props_of, events)))
-    read = valid_events(first, [name or "" for name in names], tss, user_ids, keys, props, origin)
+    read = valid_events(
+        first,
+        [name or "" for name in names],
+        tss,
+        user_ids,
+        keys,
+        props,
+        origin,
+        anonymous_ids=texts_of(events, "anonymous_id") if "anonymous_id" in fields else None,
+        contexts=contexts_of(events) if "context" in fields else None,
+    )
     if None not in keys:
         return read
     return [

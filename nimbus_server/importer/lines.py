@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self, cast
 
 # An event within the limits of ingest has less, every character escaped.
-LINE_BYTES_MAX = 128 * 1024
+LINE_BYTES_MAX = 512 * 1024
 BUFFER_BYTES = 256 * 1024
 STANDARD_INPUT = 0
 

@@ -1,4 +1,4 @@
-"""Rows of `events` in the binary format of COPY, built by hand: PostgreSQL then neither casts nor parses but props.
+"""Rows of `events` in the binary format of COPY, built by hand: PostgreSQL then casts nothing and parses only JSON.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format". A row is the number of its columns and
 for each one its length in bytes (-1 for NULL) and its bytes; integers are big-endian; a timestamptz is microseconds
@@ -12,7 +12,7 @@ from nimbus_server.clock import POSTGRES_EPOCH
 from nimbus_server.ingest.event import NewEvent
 
 COPY_EVENTS = (
-    "COPY events (project_id, ts, id, seq, received_at, name, user_id, idempotency_key, props) "
+    "COPY events (project_id, ts, id, seq, received_at, name, user_id, idempotency_key, anonymous_id, context, props) "
     "FROM STDIN (FORMAT binary)"
 )
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -20,10 +20,10 @@ TRAILER = b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"
 # A table is twice as fast as int.to_bytes.
 LENGTHS = [length.to_bytes(4) for length in range(1000)]
-# Length and first byte of a jsonb.
-_jsonb_head = struct.Struct("!IB").pack
+# What comes before the text of a jsonb column: the length of both, and the version.
+jsonb_head = struct.Struct("!IB").pack
 
-_COLUMNS = 9
+_COLUMNS = 11
 # Column count, then length and value of project_id, ts, id, seq and received_at.
 _head = struct.Struct("!hi16siqi16siqiq").pack
 
@@ -35,7 +35,11 @@ def text(value: bytes) -> bytes:
 
 def jsonb(value: bytes) -> bytes:
     """A jsonb column from JSON in UTF-8, of at most 2 GB."""
-    return _jsonb_head(len(value) + 1, 1) + value
+    return jsonb_head(len(value) + 1, 1) + value
+
+
+# The columns anonymous_id and context of an event that has neither.
+NEITHER = NULL + jsonb(b"{}")
 
 
 def rows(project_id: bytes, events: Sequence[NewEvent], first_seq: int, received_at: int) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from nimbus_server import strict_json
@@ -14,7 +13,7 @@ from nimbus_server.strict_json import RepeatedKey
 from nimbus_server.times import EXAMPLE, read_plain_utc, read_utc
 
 REQUEST_FIELDS = {"project_id", "events", "sent_at", "return_receipts"}
-EVENT_FIELDS = frozenset({"name", "ts", "props", "properties", "user_id", "idempotency_key"})
+EVENT_FIELDS = frozenset({"name", "ts", "props", "properties", "user_id", "idempotency_key", "anonymous_id", "context"})
 TEXT_OR_NONE = frozenset({str, type(None)})
 
 
@@ -79,7 +78,7 @@ def parse_ts(field: str, text: str) -> int:
 
 
 def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
-    check_fields(events, EVENT_FIELDS)
+    given = check_fields(events, EVENT_FIELDS)
     names, tss, user_ids, keys = (texts_of(events, field) for field in ("name", "ts", "user_id", "idempotency_key"))
     props = list(map(props_of, events))
     return valid_events(
@@ -90,23 +89,27 @@ def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
         keys,
         encode_all_props(props),
         origin,
+        anonymous_ids=texts_of(events, "anonymous_id") if "anonymous_id" in given else None,
+        contexts=contexts_of(events) if "context" in given else None,
     )
 
 
-def check_fields(events: Sequence[Any], known: frozenset[str]) -> None:
-    """Raise EventRefusedError unless all are JSON objects without other fields than those known."""
-    # All at once: one by one only where there is an error to be found.
-    if {dict}.issuperset(map(type, events)) and known.issuperset(chain.from_iterable(events)):
-        return
-    for event in events:
-        if type(event) is not dict:
-            raise _no_event(event)
-        if not known.issuperset(event):
-            raise EventRefusedError(
-                min(event.keys() - known)[:100],
-                Reason.FIELD_UNKNOWN,
-                "An event has no such field: put what you know about it into props.",
-            )
+def check_fields(events: Sequence[Any], known: frozenset[str]) -> set[str]:
+    """The fields that any of the events has.
+
+    Raises EventRefusedError unless all are JSON objects without other fields than those known.
+    """
+    # All at once, which takes half the time of one by one.
+    if not {dict}.issuperset(map(type, events)):
+        raise _no_event(next(event for event in events if type(event) is not dict))
+    given: set[str] = set().union(*events)
+    if not given <= known:
+        raise EventRefusedError(
+            min(given - known)[:100],
+            Reason.FIELD_UNKNOWN,
+            "An event has no such field: put what you know about it into props.",
+        )
+    return given
 
 
 def texts_of(events: Sequence[dict[str, Any]], field: str) -> list[str | None]:
@@ -127,6 +130,14 @@ def props_of(event: dict[str, Any]) -> dict[str, Any] | None:
     if props is not None and not isinstance(props, dict):
         raise EventRefusedError("props", Reason.FIELD_INVALID, "props must be a JSON object.")
     return props
+
+
+def contexts_of(events: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The contexts of the events as encode_props gives them. Raises EventRefusedError."""
+    contexts = [event.get("context") for event in events]
+    if not all(context is None or isinstance(context, dict) for context in contexts):
+        raise EventRefusedError("context", Reason.FIELD_INVALID, "context must be a JSON object.")
+    return encode_all_props(contexts, "context")
 
 
 def _no_event(value: Any) -> EventRefusedError:

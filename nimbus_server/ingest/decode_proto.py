@@ -17,8 +17,8 @@ class UnparsableEvent:
         raise EventRefusedError(
             "events",
             Reason.REQUEST_UNPARSABLE,
-            "The event is not a valid nimbus.v1.Event message: text must be UTF-8, and props must not be nested deeper "
-            f"than {PROPS_DEPTH_MAX} levels.",
+            "The event is not a valid nimbus.v1.Event message: text must be UTF-8, and props and context must not be "
+            f"nested deeper than {PROPS_DEPTH_MAX} levels.",
         )
 
 
@@ -29,17 +29,31 @@ def decode_proto(events: Sequence[Any], origin: Origin, first: int = 0) -> Batch
 
 def _read(first: int, events: Sequence[Any], origin: Origin) -> list[NewEvent]:
     # HasField costs as much as a value: it is asked only where an empty value leaves it open.
-    tss = [_ts(event) for event in events]
     encoded = [event.props_json for event in events]
+    has_anonymous_ids = True in [event.HasField("anonymous_id") for event in events]
+    context_forms = {event.WhichOneof("context_form") for event in events}
     return valid_events(
         first,
         [event.name for event in events],
-        tss,
+        _tss(events),
         [event.user_id or ("" if event.HasField("user_id") else None) for event in events],
         [event.idempotency_key or ("" if event.HasField("idempotency_key") else None) for event in events],
         check_all_props_json(encoded) if all(encoded) else list(map(_props, events)),
         origin,
+        anonymous_ids=[event.anonymous_id if event.HasField("anonymous_id") else None for event in events]
+        if has_anonymous_ids
+        else None,
+        contexts=_contexts(events) if context_forms != {None} else None,
     )
+
+
+def _tss(events: Sequence[Any]) -> list[int | None]:
+    given = [event.ts for event in events]
+    seconds = [ts.seconds for ts in given]
+    nanos = [ts.nanos for ts in given]
+    if all(seconds) and min(nanos) >= 0 and max(nanos) < SECOND * 1000:
+        return [s * SECOND + n // 1000 for s, n in zip(seconds, nanos, strict=True)]
+    return list(map(_ts, events))
 
 
 def _ts(event: Any) -> int | None:
@@ -54,11 +68,21 @@ def _ts(event: Any) -> int | None:
 
 
 def _props(event: Any) -> bytes:
-    props_json = event.props_json
-    if not props_json:
-        kind = event.WhichOneof("properties")
-        if kind is None:
-            return b"{}"
-        if kind == "props":
-            return encode_props(struct_to_dict(event.props))
-    return check_props_json(props_json)
+    kind = event.WhichOneof("properties")
+    if kind is None:
+        return b"{}"
+    return encode_props(struct_to_dict(event.props)) if kind == "props" else check_props_json(event.props_json)
+
+
+def _contexts(events: Sequence[Any]) -> Sequence[bytes]:
+    encoded = [event.context_json for event in events]
+    return check_all_props_json(encoded, "context") if all(encoded) else list(map(_context, events))
+
+
+def _context(event: Any) -> bytes:
+    kind = event.WhichOneof("context_form")
+    if kind is None:
+        return b"{}"
+    if kind == "context":
+        return encode_props(struct_to_dict(event.context, "context"), "context")
+    return check_props_json(event.context_json, "context")

@@ -10,9 +10,11 @@ from nimbus_server.errors import Reason, encodable
 EVENTS_MAX = 1000
 NAME_LENGTH_MAX = 200
 USER_ID_LENGTH_MAX = 200
+ANONYMOUS_ID_LENGTH_MAX = 200
 IDEMPOTENCY_KEY_LENGTH_MAX = 200
-PROPS_BYTES_MAX = 10_240
-PROPS_DEPTH_MAX = 5
+# Of props, and of context.
+PROPS_BYTES_MAX = 32_768
+PROPS_DEPTH_MAX = 20
 TS_MIN = micros(datetime(2000, 1, 1, tzinfo=UTC))
 TS_AHEAD_MAX = DAY
 
@@ -22,7 +24,7 @@ class NewEvent(NamedTuple):
 
     `place` is its index in the request. `id` has 16 bytes. `ts` is in microseconds since 1970. `floating` says that
     another attempt to send it would come with another `ts`: the one it came with first holds. `texts` are name,
-    user_id, idempotency_key and props as COPY takes them (see copy_rows.py).
+    user_id, idempotency_key, anonymous_id, context and props as COPY takes them (see copy_rows.py).
     """
 
     place: int

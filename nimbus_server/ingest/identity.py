@@ -28,7 +28,8 @@ def keyed(columns: bytes, claimed_ts: int | None = None) -> bytes:
     """The identity of an event with an idempotency key.
 
     `columns` are its name, user_id and idempotency_key as COPY takes them: each after its length, so that ("ab", "c")
-    and ("a", "bc") differ. `claimed_ts` belongs to it where the event is stored under another, corrected one.
+    and ("a", "bc") differ. Where it has no user_id but an anonymous_id, that stands behind the user_id. `claimed_ts`
+    belongs to it where the event is stored under another, corrected one.
     """
     if claimed_ts is not None:
         return _uuid8(b"key at %d:%b" % (claimed_ts, columns))

@@ -1,4 +1,6 @@
-"""Properties of an event: any JSON object within the limits.
+"""Properties of an event, and its context: any JSON objects within the limits.
+
+`field` is which of the two is meant, for errors.
 
 Numbers are kept to the digit: in the dictionaries here, one that no double or 64-bit integer holds is an
 orjson.Fragment (see strict_json.py). PostgreSQL writes numbers out without an exponent, so that is how they count.
@@ -31,7 +33,7 @@ BACKSLASH = ord("\\")
 _EXPONENT = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(-?)([0-9]+)(?:\.([0-9]+))?[eE]([-+]?[0-9]+)')
 
 
-def encode_props(props: dict[str, Any]) -> bytes:
+def encode_props(props: dict[str, Any], field: str = "props") -> bytes:
     """The properties as compact JSON.
 
     Raises EventRefusedError where they are too large or too deep, or hold a key twice, NUL, half a character or a
@@ -40,21 +42,21 @@ def encode_props(props: dict[str, Any]) -> bytes:
     is_plain = type(props) is dict and PLAIN.issuperset(map(type, props.values()))
     if not is_plain:
         # So many keys and values are too many bytes in any case: nothing larger is walked.
-        _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
+        _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX, field)
     try:
         encoded = orjson.dumps(props)
     except orjson.JSONEncodeError:
         raise EventRefusedError(
-            "props", Reason.FIELD_INVALID, "props must be valid JSON without half characters (lone surrogates)."
+            field, Reason.FIELD_INVALID, f"{field} must be valid JSON without half characters (lone surrogates)."
         ) from None
     if len(encoded) > PROPS_BYTES_MAX or not (is_plain or _written_out_bytes(encoded) <= PROPS_BYTES_MAX):
-        raise _too_long()
+        raise _too_long(field)
     if BACKSLASH in encoded and ENCODED_NUL in encoded:
-        _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX)
+        _check(props, PROPS_DEPTH_MAX, PROPS_BYTES_MAX, field)
     return encoded
 
 
-def encode_all_props(all_props: Sequence[dict[str, Any] | None]) -> list[bytes]:
+def encode_all_props(all_props: Sequence[dict[str, Any] | None], field: str = "props") -> list[bytes]:
     """The properties of several events as encode_props gives them; None is none. Raises what it does.
 
     What is plain, as nearly all are, is checked all at once, which takes half the time.
@@ -68,40 +70,40 @@ def encode_all_props(all_props: Sequence[dict[str, Any] | None]) -> list[bytes]:
         else:
             if max(map(len, encoded)) <= PROPS_BYTES_MAX and BACKSLASH not in b"".join(encoded):
                 return encoded
-    return list(map(encode_props, props))
+    return [encode_props(some, field) for some in props]
 
 
-def check_all_props_json(encoded: Sequence[bytes]) -> Sequence[bytes]:
+def check_all_props_json(encoded: Sequence[bytes], field: str = "props") -> Sequence[bytes]:
     """The properties of several events as check_props_json gives them. Raises what it does."""
-    return encoded if _is_plain_json(encoded) else list(map(check_props_json, encoded))
+    return encoded if _is_plain_json(encoded) else [check_props_json(one, field) for one in encoded]
 
 
-def check_props_json(encoded: bytes) -> bytes:
+def check_props_json(encoded: bytes, field: str = "props") -> bytes:
     """Properties that came as JSON: as they are if they are plain, or else as parse_props and encode_props give them.
 
     Raises what those do.
     """
-    return encoded if _is_plain_json((encoded,)) else encode_props(parse_props(encoded))
+    return encoded if _is_plain_json((encoded,)) else encode_props(parse_props(encoded, field), field)
 
 
-def parse_props(encoded: bytes) -> dict[str, Any]:
+def parse_props(encoded: bytes, field: str = "props") -> dict[str, Any]:
     """The JSON object in `encoded`. Raises EventRefusedError where it is none."""
     try:
         props = strict_json.loads(encoded)
     except ValueError:
         props = None
     if not isinstance(props, dict):
-        raise EventRefusedError("props_json", Reason.FIELD_INVALID, "props_json must be a JSON object in UTF-8.")
+        raise EventRefusedError(f"{field}_json", Reason.FIELD_INVALID, f"{field}_json must be a JSON object in UTF-8.")
     return props
 
 
-def struct_to_dict(struct: Any) -> dict[str, Any]:
+def struct_to_dict(struct: Any, field: str = "props") -> dict[str, Any]:
     """A google.protobuf.Struct as a dict, with whole numbers as int.
 
     Walked by hand: json_format takes ten times as long. Raises EventRefusedError where it is too large in any case.
     """
     if struct.ByteSize() > STRUCT_BYTES_PER_JSON_BYTE * PROPS_BYTES_MAX:
-        raise _too_long()
+        raise _too_long(field)
     return _fields(struct)
 
 
@@ -172,40 +174,40 @@ def _written_out_bytes(encoded: bytes) -> int:
     return size
 
 
-def _check(value: Any, levels: int, budget: int) -> int:
+def _check(value: Any, levels: int, budget: int, field: str) -> int:
     """Check a value of at most `budget` values, and return how many are left of it."""
     if budget == 0:
-        raise _too_long()
+        raise _too_long(field)
     budget -= 1
     if isinstance(value, str) and "\0" in value:
-        raise EventRefusedError("props", Reason.FIELD_INVALID, "props must not contain NUL.")
+        raise EventRefusedError(field, Reason.FIELD_INVALID, f"{field} must not contain NUL.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _number_out_of_range()
+        raise _number_out_of_range(field)
     if not isinstance(value, dict | list):
         return budget
     if isinstance(value, strict_json.RepeatedKey):
-        raise EventRefusedError("props", Reason.FIELD_INVALID, f"props has the key {value.key[:100]!r} twice.")
+        raise EventRefusedError(field, Reason.FIELD_INVALID, f"{field} has the key {value.key[:100]!r} twice.")
     if levels == 0:
         raise EventRefusedError(
-            "props", Reason.PROPS_TOO_DEEP, f"props must have at most {PROPS_DEPTH_MAX} levels of nesting."
+            field, Reason.PROPS_TOO_DEEP, f"{field} must have at most {PROPS_DEPTH_MAX} levels of nesting."
         )
     for item in (*value, *value.values()) if isinstance(value, dict) else value:
-        budget = _check(item, levels - 1, budget)
+        budget = _check(item, levels - 1, budget, field)
     return budget
 
 
-def _number_out_of_range() -> EventRefusedError:
+def _number_out_of_range(field: str) -> EventRefusedError:
     return EventRefusedError(
-        "props",
+        field,
         Reason.FIELD_INVALID,
-        "Numbers in props must be finite, within the range of a double (5e-324 to 1.7e308), and have at most "
+        f"Numbers in {field} must be finite, within the range of a double (5e-324 to 1.7e308), and have at most "
         f"{strict_json.NUMBER_LENGTH_MAX} digits.",
     )
 
 
-def _too_long() -> EventRefusedError:
+def _too_long(field: str) -> EventRefusedError:
     return EventRefusedError(
-        "props",
+        field,
         Reason.FIELD_TOO_LONG,
-        f"props must have at most {PROPS_BYTES_MAX} bytes as JSON, numbers without exponents.",
+        f"{field} must have at most {PROPS_BYTES_MAX} bytes as JSON, numbers without exponents.",
     )

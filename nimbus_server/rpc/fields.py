@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import orjson
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nimbus_server.errors import Reason, field_error
-from nimbus_server.ingest.event import PROPS_BYTES_MAX, EventRefusedError
+from nimbus_server.ingest.event import EventRefusedError
 from nimbus_server.ingest.props import encode_props, parse_props
 from nimbus_server.times import read_zone
 
-# What is wanted of props, each number, text, list and object counted: all of it is looked for in all of every event.
+# What is wanted of props or context, each number, text, list and object counted: all of it is looked for in all of
+# every event.
 PROPS_WANTED_MAX = 20
+PROPS_WANTED_BYTES_MAX = 10_240
 
 
 def uuid_field(name: str, value: str) -> UUID:
@@ -48,25 +52,25 @@ def filter_field(name: str, values: Sequence[str], length_max: int, count_max: i
     return [text_field(name, value, length_max, may_be_blank=True) for value in values]
 
 
-def props_field(text: str) -> bytes:
-    """The JSON object that `props` of events must contain, with its keys sorted; empty where there is no such filter.
+def props_field(name: str, text: str) -> bytes:
+    """The JSON object that `props` or `context` of events must contain, with its keys sorted; empty for no filter.
 
     Raises NimbusError with FIELD_TOO_LONG or FIELD_INVALID.
     """
     if not text:
         return b""
     encoded = text.encode()
-    if len(encoded) > PROPS_BYTES_MAX:
-        raise field_error(Reason.FIELD_TOO_LONG, "props", f"props must have at most {PROPS_BYTES_MAX} bytes.")
+    if len(encoded) > PROPS_WANTED_BYTES_MAX:
+        raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} must have at most {PROPS_WANTED_BYTES_MAX} bytes.")
     try:
         props = parse_props(encoded)
         encode_props(props)
     except EventRefusedError:
         raise field_error(
-            Reason.FIELD_INVALID, "props", "props must be a JSON object such as an event could have."
+            Reason.FIELD_INVALID, name, f"{name} must be a JSON object such as an event could have."
         ) from None
     if _count(props) > PROPS_WANTED_MAX:
-        raise field_error(Reason.FIELD_TOO_LONG, "props", f"props may ask for at most {PROPS_WANTED_MAX} values.")
+        raise field_error(Reason.FIELD_TOO_LONG, name, f"{name} may ask for at most {PROPS_WANTED_MAX} values.")
     return orjson.dumps(props, option=orjson.OPT_SORT_KEYS) if props else b""
 
 
@@ -87,6 +91,13 @@ def timestamp(at: datetime) -> Timestamp:
     """A moment as a message."""
     message = Timestamp()
     message.FromDatetime(at)
+    return message
+
+
+def struct(value: dict[str, Any]) -> Struct:
+    """A JSON object as a message; numbers become doubles."""
+    message = Struct()
+    message.update(value)
     return message
 
 

@@ -28,7 +28,7 @@ from nimbus_server.rpc.trust import TrustInterceptor
 
 OPTIONS = [
     ("grpc.max_receive_message_length", BATCH_BYTES_MAX),
-    # A page of 200 events with 10 KB of props, which a Struct may triple.
+    # More than a page for the edge, whose events have at most 16 MiB together.
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
     # A client that vanished without a word would hold its streams for ever.
     ("grpc.keepalive_time_ms", 60_000),

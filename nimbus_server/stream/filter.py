@@ -17,63 +17,80 @@ MAYBE_INEXACT = re.compile(r"[0-9.]{16}")
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events of a project; empty or None means any. `props_json` is a JSON object that the props must contain."""
+    """Which events of a project; empty or None means any.
+
+    `props_json` and `context_json` are JSON objects that props and context must contain.
+    """
 
     names: frozenset[str] = frozenset()
     user_id: str | None = None
     props_json: bytes = b""
+    anonymous_id: str | None = None
+    context_json: bytes = b""
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.names, self.user_id, self.props_json))
+        return hash((self.names, self.user_id, self.props_json, self.anonymous_id, self.context_json))
 
     # Every page is looked up by it.
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
-    def props(self) -> dict[str, Any]:
-        """The object in `props_json`; empty where there is none."""
-        found: dict[str, Any] = orjson.loads(self.props_json) if self.props_json else {}
-        return found
+    def _props(self) -> "JsonObject":
+        return JsonObject(self.props_json.decode())
 
     @cached_property
-    def _is_inexact(self) -> bool:
-        return MAYBE_INEXACT.search(self.props_json.decode()) is not None
+    def _context(self) -> "JsonObject":
+        return JsonObject(self.context_json.decode())
 
-    @cached_property
-    def exact_props(self) -> dict[str, Any]:
-        """The same with numbers as they are written."""
-        return _exact(self.props_json.decode()) if self.props_json else {}
-
-    def matches(self, event: StreamedEvent, props: "Props") -> bool:
-        """Whether the stream carries the event, whose props are also given."""
+    def matches(self, seen: "SeenEvent") -> bool:
+        """Whether the stream carries the event."""
+        event = seen.event
         return (
             (not self.names or event.name in self.names)
             and (self.user_id is None or event.user_id == self.user_id)
-            and (
-                not self.props
-                or (
-                    contains(props.exact, self.exact_props)
-                    if props.is_inexact or self._is_inexact
-                    else contains(props.plain, self.props)
-                )
-            )
+            and (self.anonymous_id is None or event.anonymous_id == self.anonymous_id)
+            and (not self.props_json or seen.props.contains(self._props))
+            and (not self.context_json or seen.context.contains(self._context))
         )
 
 
 EVERYTHING = EventFilter()
 
 
-class Props:
-    """Those of an event, parsed when they are asked for, and once for all filters."""
+class SeenEvent:
+    """An event with its props and its context, parsed when they are asked for, and once for all filters."""
+
+    def __init__(self, event: StreamedEvent) -> None:
+        self.event = event
+
+    @cached_property
+    def props(self) -> "JsonObject":
+        """What is known about it."""
+        return JsonObject(self.event.props_json)
+
+    @cached_property
+    def context(self) -> "JsonObject":
+        """Where and with what it happened."""
+        return JsonObject(self.event.context_json)
+
+
+class JsonObject:
+    """An object as JSON text, parsed when it is asked for."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
+    def contains(self, wanted: "JsonObject") -> bool:
+        """Whether it contains another one, as PostgreSQL's `@>` has it."""
+        if self.may_be_inexact or wanted.may_be_inexact:
+            return contains(self.exact, wanted.exact)
+        return contains(self.plain, wanted.plain)
+
     @cached_property
-    def is_inexact(self) -> bool:
-        """Whether they are to be compared as `exact`."""
+    def may_be_inexact(self) -> bool:
+        """Whether it is to be compared as `exact`."""
         return MAYBE_INEXACT.search(self._text) is not None
 
     @cached_property
@@ -84,12 +101,7 @@ class Props:
     @cached_property
     def exact(self) -> Any:
         """With numbers as they are written."""
-        return _exact(self._text)
-
-
-def _exact(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text, parse_float=Decimal)
-    return found
+        return json.loads(self._text, parse_float=Decimal)
 
 
 def contains(value: Any, wanted: Any) -> bool:

@@ -26,6 +26,9 @@ def event_json(project_id: UUID, event: StreamedEvent) -> dict[str, Any]:
     if event.idempotency_key is not None:
         fields["idempotency_key"] = event.idempotency_key
     fields["received_at"] = _time(event.received_at)
+    if event.anonymous_id is not None:
+        fields["anonymous_id"] = event.anonymous_id
+    fields["context"] = orjson.Fragment(event.context_json)
     return fields
 
 

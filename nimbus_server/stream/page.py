@@ -9,7 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from nimbus_server.stream.event import StreamedEvent
-from nimbus_server.stream.filter import EventFilter, Props
+from nimbus_server.stream.filter import EventFilter, SeenEvent
 
 # Of the events in a message. What one reader makes the server hold is a few of these.
 MESSAGE_BYTES_MAX = 128 * 1024
@@ -21,7 +21,7 @@ BYTES_AT_ONCE = 128 * 1024
 _threads = ThreadPoolExecutor(2, "pages")
 # For which events are compared with filters before others get their turn.
 MATCH_SECONDS = 0.002
-# What an event takes in memory beside its props.
+# What an event takes in memory beside its JSON.
 EVENT_OVERHEAD_BYTES = 700
 # Of a page in all shapes together: in more of them than that it is encoded anew for each reader.
 ENCODED_BYTES_MAX = 4 * 1024 * 1024
@@ -85,7 +85,7 @@ class Page:
     _encoded_bytes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.size = sum(len(event.props_json) + EVENT_OVERHEAD_BYTES for event in self.events)
+        self.size = sum(event.json_characters + EVENT_OVERHEAD_BYTES for event in self.events)
 
     def behind(self, position: int) -> "Page":
         """What of it lies behind a position."""
@@ -99,9 +99,9 @@ class Page:
         clock = asyncio.get_running_loop().time
         until = clock() + MATCH_SECONDS
         for event in self.events:
-            props = Props(event.props_json)
+            seen = SeenEvent(event)
             for which, events in found.items():
-                if which.matches(event, props):
+                if which.matches(seen):
                     events.append(event)
                 if clock() > until:
                     await asyncio.sleep(0)
@@ -145,7 +145,7 @@ class Page:
     def _encode(self, shape: Shape) -> list[Message]:
         matching = self.matching.get(shape.filter)
         if matching is None:
-            matching = [event for event in self.events if shape.filter.matches(event, Props(event.props_json))]
+            matching = [event for event in self.events if shape.filter.matches(SeenEvent(event))]
         parts = list(in_parts(matching, shape.batch_events_max))
         # The last one reaches the end of the page, whatever does not match there.
         reached = [*(part[-1].seq for part in parts[:-1]), self.last]
@@ -160,7 +160,7 @@ def in_parts(events: Sequence[StreamedEvent], count_max: int) -> list[Sequence[S
     parts: list[Sequence[StreamedEvent]] = []
     start = size = 0
     for place, event in enumerate(events):
-        length = len(event.props_json)
+        length = event.json_characters
         if place > start and (place - start == count_max or size + length > MESSAGE_BYTES_MAX):
             parts.append(events[start:place])
             start, size = place, 0

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import orjson
-from google.protobuf.struct_pb2 import Struct
 
 from nimbus.v1 import event_service_pb2 as events_pb
 from nimbus.v1 import stream_service_pb2 as pb
-from nimbus_server.rpc.fields import timestamp
+from nimbus_server.rpc.fields import struct, timestamp
 from nimbus_server.stream.event import StreamedEvent
 from nimbus_server.stream.page import Form
 
@@ -23,20 +22,21 @@ def _message(project_id: UUID, event: StreamedEvent) -> events_pb.StoredEvent:
         user_id=event.user_id,
         idempotency_key=event.idempotency_key,
         received_at=timestamp(event.received_at),
+        anonymous_id=event.anonymous_id,
     )
 
 
 def _with_struct(project_id: UUID, event: StreamedEvent) -> events_pb.StoredEvent:
     message = _message(project_id, event)
-    props = Struct()
-    props.update(orjson.loads(event.props_json))
-    message.props.CopyFrom(props)
+    message.props.CopyFrom(struct(orjson.loads(event.props_json)))
+    message.context.CopyFrom(struct(orjson.loads(event.context_json)))
     return message
 
 
 def _with_json(project_id: UUID, event: StreamedEvent) -> events_pb.StoredEvent:
     message = _message(project_id, event)
     message.props_json = event.props_json.encode()
+    message.context_json = event.context_json.encode()
     return message
 
 

@@ -1,6 +1,5 @@
 """What stream a request asks for: over gRPC, as server-sent events, or in the address of a WebSocket."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -9,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nimbus.v1 import stream_service_pb2 as pb
 from nimbus.v1.access_pb2 import Access
 from nimbus_server.errors import Reason, field_error
-from nimbus_server.ingest.event import NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
+from nimbus_server.ingest.event import ANONYMOUS_ID_LENGTH_MAX, NAME_LENGTH_MAX, USER_ID_LENGTH_MAX
 from nimbus_server.rpc.fields import filter_field, int_field, props_field, text_field, time_field, uuid_field
 from nimbus_server.rpc.query import merge_query, parse_query
 from nimbus_server.rpc.registry import Rpc
@@ -39,7 +38,7 @@ def subscription_wanted(request: pb.SubscribeEventsRequest) -> Wanted:
         start=_subscription_start(request),
         shape=Shape(
             JSON_PROPS if request.props_form == pb.PROPS_FORM_JSON else STRUCT_PROPS,
-            _filter(request.name, request.user_id if request.HasField("user_id") else None, request.props),
+            _filter(request),
             int_field("batch_events_max", request.batch_events_max or BATCH_EVENTS_MAX, 1, BATCH_EVENTS_MAX),
         ),
         heartbeat_seconds=_heartbeat_seconds(request.heartbeat_seconds),
@@ -52,9 +51,7 @@ def stream_wanted(request: pb.StreamEventsRequest, form: Form, last_event_id: st
     return Wanted(
         project_id=uuid_field("project_id", request.project_id),
         start=_stream_start(request, last_event_id),
-        shape=Shape(
-            form, _filter(request.name, request.user_id if request.HasField("user_id") else None, request.props)
-        ),
+        shape=Shape(form, _filter(request)),
         heartbeat_seconds=_heartbeat_seconds(request.heartbeat_seconds),
     )
 
@@ -123,11 +120,17 @@ def _since(at: Timestamp) -> Start:
     return Start(since=max(time_field("since", at), EPOCH))
 
 
-def _filter(names: Sequence[str], user_id: str | None, props: str) -> EventFilter:
+def _filter(request: pb.SubscribeEventsRequest | pb.StreamEventsRequest) -> EventFilter:
     return EventFilter(
-        frozenset(filter_field("name", names, NAME_LENGTH_MAX)),
-        None if user_id is None else text_field("user_id", user_id, USER_ID_LENGTH_MAX, may_be_blank=True),
-        props_field(props),
+        names=frozenset(filter_field("name", request.name, NAME_LENGTH_MAX)),
+        user_id=text_field("user_id", request.user_id, USER_ID_LENGTH_MAX, may_be_blank=True)
+        if request.HasField("user_id")
+        else None,
+        props_json=props_field("props", request.props),
+        anonymous_id=text_field("anonymous_id", request.anonymous_id, ANONYMOUS_ID_LENGTH_MAX, may_be_blank=True)
+        if request.HasField("anonymous_id")
+        else None,
+        context_json=props_field("context", request.context),
     )
 
 

@@ -19,7 +19,7 @@ from nimbus_server.stream.filter import EventFilter
 
 # Positions that one statement goes through at most, however few of their events match.
 WINDOW_POSITIONS = 20_000
-# Of the props in a page, but for its last event: short JSON may be long once PostgreSQL has written out its numbers.
+# Of the JSON in a page, but for its last event: short JSON may be long once PostgreSQL has written out its numbers.
 PAGE_CHARACTERS_MAX = 256 * 1024
 EVENTS_ASKED_MIN = 20
 
@@ -28,12 +28,15 @@ EVENTS_ASKED_MIN = 20
 ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 LAST_SEQ = "SELECT last_seq FROM streams WHERE project_id = %s"
 LAST_SEQS = "SELECT project_id, last_seq FROM streams WHERE project_id = ANY(%s)"
-# Those of the events before which there are less than so many characters of props, so always the first.
+# Those of the events before which there are less than so many characters of JSON, so always the first.
 PAGE = sql.SQL("""
-SELECT id, seq, ts, received_at, name, user_id, idempotency_key, props FROM (
-    SELECT *, sum(length(props)) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (
-        SELECT id, seq, ts, received_at, name, user_id, idempotency_key, props::text AS props FROM events
-        WHERE project_id = %(project_id)s AND seq > %(after)s AND seq <= %(until)s {}
+SELECT id, seq, ts, received_at, name, user_id, idempotency_key, props, anonymous_id, context FROM (
+    SELECT *, sum(length(props) + length(context)) OVER (
+        ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS before FROM (
+        SELECT id, seq, ts, received_at, name, user_id, idempotency_key, props::text AS props,
+            anonymous_id, context::text AS context
+        FROM events WHERE project_id = %(project_id)s AND seq > %(after)s AND seq <= %(until)s {}
         ORDER BY seq LIMIT %(limit)s
     ) AS found
 ) AS measured WHERE before IS NULL OR before < %(size)s ORDER BY seq
@@ -77,7 +80,7 @@ class LogReader:
     async def page(
         self, project_id: UUID, after: int, which: EventFilter, limit: int, window: int | None = None
     ) -> Found:
-        """Up to `limit` events behind a position, and no more than about PAGE_CHARACTERS_MAX of their props.
+        """Up to `limit` events behind a position, and no more than about PAGE_CHARACTERS_MAX of their JSON.
 
         The position found moves on even where nothing matches: by `window` positions, or WINDOW_POSITIONS.
         """
@@ -86,6 +89,8 @@ class LogReader:
             (sql.SQL("AND name = ANY(%(names)s)"), which.names),
             (sql.SQL("AND user_id = %(user_id)s"), which.user_id is not None),
             (sql.SQL("AND props @> %(props)s::jsonb"), which.props_json),
+            (sql.SQL("AND anonymous_id = %(anonymous_id)s"), which.anonymous_id is not None),
+            (sql.SQL("AND context @> %(context)s::jsonb"), which.context_json),
         )
         query = PAGE.format(sql.SQL(" ").join([condition for condition, used in conditions if used]))
         values = {
@@ -98,6 +103,8 @@ class LogReader:
             "names": list(which.names),
             "user_id": which.user_id,
             "props": which.props_json.decode(),
+            "anonymous_id": which.anonymous_id,
+            "context": which.context_json.decode(),
         }
         async with self._database.transaction() as connection, connection.pipeline():
             await connection.execute(ONE_SNAPSHOT)
@@ -110,7 +117,7 @@ class LogReader:
             if row is None:
                 raise project_not_found()
             last_seq = int(row[0])
-            if len(events) == limit or sum(len(event.props_json) for event in events) >= PAGE_CHARACTERS_MAX:
+            if len(events) == limit or sum(event.json_characters for event in events) >= PAGE_CHARACTERS_MAX:
                 return Found(events, events[-1].seq, more=events[-1].seq < last_seq)
             reached = max(after, min(last_seq, after + window), events[-1].seq if events else 0)
             if not events and reached < last_seq:

@@ -1,6 +1,7 @@
 """`nimbus tail`: events as they come, until Ctrl-C, the limit, or whoever reads them goes away."""
 
 import asyncio
+import json
 import os
 import re
 import stat
@@ -37,7 +38,9 @@ class Options:
     project_id: UUID
     names: Sequence[str]
     user_id: str | None
+    anonymous_id: str | None
     props: str | None
+    context: str | None
     after_seq: int | None
     since: str | None
     earliest: bool
@@ -108,10 +111,12 @@ async def _follow(source: Source, options: Options) -> None:
             start="earliest" if options.earliest else "latest",
             names=options.names,
             user_id=options.user_id,
-            props=None if options.props is None else _object(options.props),
+            anonymous_id=options.anonymous_id,
+            props=None if options.props is None else _object("--props", options.props),
+            context=None if options.context is None else _object("--context", options.context),
         )
     except UnicodeError:
-        raise StartupError("--name and --user take text in UTF-8.") from None
+        raise StartupError("--name, --user and --anonymous take text in UTF-8.") from None
     except ValueError:
         raise StartupError("--after, --since and --earliest do not go together.") from None
     show = lines_for_programs() if options.as_json else lines_for_people()
@@ -174,11 +179,12 @@ def moment(text: str, now: datetime) -> datetime:
         ) from None
 
 
-def _object(text: str) -> Mapping[str, object]:
+def _object(option: str, text: str) -> Mapping[str, object]:
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        orjson.loads(text)  # takes no NaN
+        value = json.loads(text)  # keeps every digit of an integer
+    except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise StartupError('--props takes a JSON object such as \'{"plan": "pro"}\'.')
+        raise StartupError(f'{option} takes a JSON object such as \'{{"plan": "pro"}}\'.')
     return value

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -30,7 +30,10 @@ class _Console(Console):
 
 
 def lines_for_people() -> Show:
-    """Position, time of this machine's zone, name, user and props; cut to the width of a terminal, where it is one."""
+    """Position, time of this machine's zone, name, user_id or else anonymous_id, and props.
+
+    Cut to the width of a terminal, where it is one.
+    """
     console = _Console(highlight=False, markup=False, emoji=False)
     ends: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
 
@@ -65,9 +68,9 @@ def line_of(event: StoredEvent, encoding: str = "utf-8") -> Text:
         "  ",
         (visible(event.name, encoding), "bold green"),
         "  ",
-        (visible(event.user_id, encoding) if event.user_id else "-", "yellow"),
+        _whom(event, encoding),
         "  ",
-        visible(_props_text(event), encoding) if event.props else "",
+        visible(_json_text(event.props, event.props_json), encoding) if event.props else "",
     )
 
 
@@ -80,17 +83,25 @@ def json_of(event: StoredEvent) -> bytes:
             "name": event.name,
             "ts": _rfc3339(event.ts),
             "user_id": event.user_id,
-            "props": orjson.Fragment(_props_text(event)),
+            "props": orjson.Fragment(_json_text(event.props, event.props_json)),
             "idempotency_key": event.idempotency_key,
             "received_at": _rfc3339(event.received_at),
+            "anonymous_id": event.anonymous_id,
+            "context": orjson.Fragment(_json_text(event.context, event.context_json)),
         }
     )
 
 
-def _props_text(event: StoredEvent) -> str:
-    if event.props_json is not None:
-        return orjson.dumps(strict_json.loads(event.props_json)).decode()  # with every digit of its numbers
-    return json.dumps(event.props, ensure_ascii=False, separators=(",", ":"))
+def _whom(event: StoredEvent, encoding: str) -> tuple[str, str]:
+    if event.user_id:
+        return visible(event.user_id, encoding), "yellow"
+    return (visible(event.anonymous_id, encoding), "dim yellow") if event.anonymous_id else ("-", "yellow")
+
+
+def _json_text(value: Mapping[str, object], encoded: bytes | None) -> str:
+    if encoded is not None:
+        return orjson.dumps(strict_json.loads(encoded)).decode()  # with every digit of its numbers
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _rfc3339(moment: datetime) -> str:

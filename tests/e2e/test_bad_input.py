@@ -27,7 +27,7 @@ JSON = {"content-type": "application/json"}
 WITH_BODY = [route for route in ROUTES if route.body_schema]
 WITH_QUERY = [route for route in ROUTES if route.query]
 WITH_ID = [route for route in ROUTES if "{" in route.path]
-EVENT_FIELDS = ("name", "ts", "props", "properties", "user_id", "idempotency_key")
+EVENT_FIELDS = ("name", "ts", "props", "properties", "user_id", "idempotency_key", "anonymous_id", "context")
 
 anything = st.recursive(
     st.none()

@@ -146,7 +146,7 @@ REFUSED = [
     ({"name": "x", "user_id": "u" * 201}, "user_id", Reason.FIELD_TOO_LONG),
     ({"name": "x", "ts": "1999-12-31T23:59:59Z"}, "ts", Reason.TS_OUT_OF_RANGE),
     ({"name": "x", "props": {"a": {"b": {"c": {"d": {"e": {}}}}}}}, "props", Reason.PROPS_TOO_DEEP),
-    ({"name": "x", "props": {"long": "x" * 10_240}}, "props", Reason.FIELD_TOO_LONG),
+    ({"name": "x", "props": {"long": "x" * 32_768}}, "props", Reason.FIELD_TOO_LONG),
 ]
 
 

@@ -42,6 +42,13 @@ BAD_EVENTS = {
     "props twice": '{"name": "x", "props": {"a": 1}, "props": {"b": 2}}',
     "a key in props twice": '{"name": "x", "props": {"a": 1, "a": 1}}',
     "a key deep in props twice": '{"name": "x", "props": {"list": [{"a": 1, "b": 2, "a": 1}]}}',
+    "context twice": '{"name": "x", "context": {"a": 1}, "context": {"b": 2}}',
+    "a key deep in context twice": '{"name": "x", "context": {"list": [{"a": 1, "b": 2, "a": 1}]}}',
+    "half a character in context": '{"name": "x", "context": {"a": "\\ud83d"}}',
+    "half a character in anonymous_id": '{"name": "x", "anonymous_id": "\\ud83d"}',
+    "NUL in context": '{"name": "x", "context": {"a\\u0000": 1}}',
+    "900 levels of context": '{"name": "x", "context": ' + '{"a":' * 900 + "1" + "}" * 900 + "}",
+    "a number in context that no double holds": '{"name": "x", "context": {"n": 1e400}}',
     "properties with a key twice": '{"name": "x", "properties": {"a": 1, "b": 2, "a": 1}}',
     "null": "null",
 }
@@ -113,6 +120,8 @@ def deep_struct(levels: int) -> bytes:
 BAD_MESSAGES = {
     "a name that is not UTF-8": b"\x0a\x04caf\xe9",
     "a user that is not UTF-8": b"\x0a\x01x\x2a\x01\xff",
+    "an anonymous_id that is not UTF-8": b"\x0a\x01x\x3a\x01\xff",
+    "context_json with a key twice": pb.Event(name="x", context_json=b'{"a":1,"a":2}').SerializeToString(),
     "a Struct of 30 levels": deep_struct(30),
     "a Struct of 500 levels": deep_struct(500),
     "what is no message": b"\xff\xff",

@@ -75,10 +75,18 @@ async def new_project(database: Database, owner: UUID | None = None) -> UUID:
     return (await ProjectStore(database).create(uuid4(), "a project", owner, key.id, b"sealed")).id
 
 
-def new_event(ts: datetime = NOW, name: str = "n", user_id: str | None = None, props: Any = None) -> NewEvent:
+def new_event(
+    ts: datetime = NOW,
+    name: str = "n",
+    user_id: str | None = None,
+    props: Any = None,
+    anonymous_id: str | None = None,
+    context: Any = None,
+) -> NewEvent:
     """A valid event that is the same as no other."""
-    user = NULL if user_id is None else text(user_id.encode())
-    texts = text(name.encode()) + user + NULL + jsonb(orjson.dumps(props or {}))
+    user, anonymous = (NULL if value is None else text(value.encode()) for value in (user_id, anonymous_id))
+    objects = jsonb(orjson.dumps(context or {})) + jsonb(orjson.dumps(props or {}))
+    texts = text(name.encode()) + user + NULL + anonymous + objects
     return NewEvent(0, identity.fresh(micros(NOW)) + bytes(2), micros(ts), False, name, texts)
 
 
@@ -117,7 +125,10 @@ def all_of(project: UUID) -> EventFilter:
 
 async def log_of(database: Database, project: UUID) -> list[LoggedEvent]:
     """Every event that is stored for a project, by seq: read past EventReader, to check it against."""
-    columns = sql.SQL("id, project_id, seq, name, ts, props, user_id, idempotency_key, received_at")
+    columns = sql.SQL(
+        "id, project_id, seq, name, ts, user_id, anonymous_id, idempotency_key, received_at, "
+        "props::text AS props_json, context::text AS context_json"
+    )
     query = sql.SQL("SELECT {} FROM events WHERE project_id = %s ORDER BY seq").format(columns)
     async with database.transaction() as connection, connection.cursor(row_factory=class_row(LoggedEvent)) as cursor:
         return await (await cursor.execute(query, (project,))).fetchall()

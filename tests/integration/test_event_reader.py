@@ -1,6 +1,6 @@
 """Reading the log: a filter lets through what it says, and paging shows every event once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,8 +21,15 @@ from nimbus_server.postgres.partitions import Partitions
 TIMES = [NOW - timedelta(days=days, microseconds=us) for days in (0, 1, 40) for us in (0, 1)]
 PROPS = [{}, {"plan": "pro"}, {"plan": "pro", "seats": 3, "tags": ["a", "b"]}, {"plan": {"name": "pro"}}]
 EVENT = st.tuples(
-    st.sampled_from(TIMES), st.sampled_from(["a", "b"]), st.sampled_from([None, "u", "v"]), st.sampled_from(PROPS)
+    st.sampled_from(TIMES),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from([None, "u", "v"]),
+    st.sampled_from(PROPS),
+    st.sampled_from([None, "x"]),
+    st.sampled_from(PROPS),
 )
+WANTED = st.sampled_from([b"", *map(orjson.dumps, [*PROPS, {"tags": ["b"]}, {"seats": 3}, {"seats": "3"}])])
+Sent = tuple[datetime, str, str | None, Any] | tuple[datetime, str, str | None, Any, str | None, Any]
 FILTERS = st.builds(
     EventFilter,
     project_id=st.just(UUID(int=0)),
@@ -30,7 +37,9 @@ FILTERS = st.builds(
     user_id=st.sampled_from([None, "u", "nobody"]),
     since=st.sampled_from([None, *TIMES]),
     until=st.sampled_from([None, *TIMES]),
-    props_json=st.sampled_from([b"", *map(orjson.dumps, [*PROPS, {"tags": ["b"]}, {"seats": 3}, {"seats": "3"}])]),
+    props_json=WANTED,
+    anonymous_id=st.sampled_from([None, "x", "nobody"]),
+    context_json=WANTED,
 )
 
 
@@ -40,7 +49,7 @@ async def database(dsn: str) -> AsyncIterator[Database]:
         yield pool
 
 
-async def append(database: Database, project: UUID, events: list[tuple[datetime, str, str | None, Any]]) -> None:
+async def append(database: Database, project: UUID, events: Sequence[Sent]) -> None:
     log = EventLog(database, Partitions(database))
     assert await append_to(log, project, [new_event(*event) for event in events]) == len(events)
 
@@ -61,13 +70,15 @@ def passes(event: LoggedEvent, which: EventFilter) -> bool:
         and (which.since is None or event.ts >= which.since)
         and (which.until is None or event.ts < which.until)
         and (not which.props_json or contains(event.props, orjson.loads(which.props_json)))
+        and (which.anonymous_id is None or event.anonymous_id == which.anonymous_id)
+        and (not which.context_json or contains(event.context, orjson.loads(which.context_json)))
     )
 
 
 @given(st.lists(EVENT, max_size=12), st.lists(FILTERS, min_size=2, max_size=6))
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_filter_lets_through_what_it_says(
-    database: Database, events: list[tuple[datetime, str, str | None, Any]], filters: list[EventFilter]
+    database: Database, events: list[Sent], filters: list[EventFilter]
 ) -> None:
     project, reader = await new_project(database), EventReader(database)
     await append(database, project, events)
@@ -100,3 +111,15 @@ async def test_paging_by_cursor_shows_each_event_once_while_newer_ones_come_in(d
         await append(database, project, [(NOW + timedelta(seconds=len(seen)), "new", None, {})])
     assert len(seen) == len(set(seen)) == 20
     assert set(seen) == before
+
+
+async def test_a_page_ends_one_event_behind_its_characters(database: Database) -> None:
+    project, reader = await new_project(database), EventReader(database)
+    # {"x": "…"} in props and again in context: 1,000 characters an event.
+    half = {"x": "y" * (500 - len('{"x": ""}'))}
+    await append(database, project, [(NOW - timedelta(seconds=n), "a", None, half, None, half) for n in range(20)])
+    newest_first = sorted(await log_of(database, project), key=lambda e: e.ts, reverse=True)
+    assert {event.json_characters for event in newest_first} == {1000}
+    for characters, count in ((1, 2), (1000, 2), (1001, 3), (9_999, 11), (100_000, 20)):
+        assert await reader.page(all_of(project), 100, characters_max=characters) == newest_first[:count]
+    assert await reader.page(all_of(project), 2, 5, characters_max=9_999) == newest_first[5:7]

@@ -189,13 +189,13 @@ def test_where_cells_can_not_be_told_apart_all_that_follows_is_refused_and_count
 @pytest.mark.parametrize(
     ("row", "lines", "says"),
     [
-        (f'large,{TS},"\n{LARGE}"\n', LARGE.count("\n") + 2, "more than 131,072 bytes"),
-        (f'large,{TS},"\n{LARGE}","x\n{EVIL}\n"\n', LARGE.count("\n") + 4, "more than 131,072 bytes"),
-        (f'large,{TS},"{"x" * ROW_BYTES_MAX}\n{EVIL}"\n', 2, "more than 131,072 bytes"),
-        (f'large,{TS},"{"x" * (3 * ROW_BYTES_MAX)}""\n{EVIL}\n"""\n', 3, "more than 131,072 bytes"),
-        (f"large,{TS},{'x' * (2 * ROW_BYTES_MAX)}\n", 1, "more than 131,072 bytes"),
-        (f'large,{TS},5" {"x" * (2 * ROW_BYTES_MAX)}\n', 1, "more than 131,072 bytes"),
-        (f'large,{TS},"x"{",y" * ROW_BYTES_MAX}\n', 1, "more than 131,072 bytes"),
+        (f'large,{TS},"\n{LARGE}"\n', LARGE.count("\n") + 2, "more than 524,288 bytes"),
+        (f'large,{TS},"\n{LARGE}","x\n{EVIL}\n"\n', LARGE.count("\n") + 4, "more than 524,288 bytes"),
+        (f'large,{TS},"{"x" * ROW_BYTES_MAX}\n{EVIL}"\n', 2, "more than 524,288 bytes"),
+        (f'large,{TS},"{"x" * (3 * ROW_BYTES_MAX)}""\n{EVIL}\n"""\n', 3, "more than 524,288 bytes"),
+        (f"large,{TS},{'x' * (2 * ROW_BYTES_MAX)}\n", 1, "more than 524,288 bytes"),
+        (f'large,{TS},5" {"x" * (2 * ROW_BYTES_MAX)}\n', 1, "more than 524,288 bytes"),
+        (f'large,{TS},"x"{",y" * ROW_BYTES_MAX}\n', 1, "more than 524,288 bytes"),
         (f"mac,{TS},x\rmac,{TS},x\n", 1, "carriage return within a row"),
         (f'few,"\n{EVIL}"\n', 2, "The row has 2 cells, the header 3."),
     ],
@@ -248,9 +248,9 @@ def test_a_cell_of_any_size_takes_little_memory(tmp_path: Path, cell: str) -> No
         (f'name,ts,"note"x\n{GOOD}', "line 1 has text after the quote"),
         (f'\n\nname,"ts" ,note\n{GOOD}', "line 3 has text after the quote"),
         (f"name,ts,note\r{GOOD}", "line 1 has a carriage return within a row"),
-        (f"name,ts{',' * ROW_BYTES_MAX}\n{GOOD}", "it has more than 131,072 bytes"),
+        (f"name,ts{',' * ROW_BYTES_MAX}\n{GOOD}", "it has more than 524,288 bytes"),
         (f'name,ts,"a\nb","a\nb"\n{GOOD}', r"the column a\\nb comes twice"),
-        (f"\ufeffname,ts,{'x' * (ROW_BYTES_MAX - 11)}yz\n{GOOD}", "it has more than 131,072 bytes"),
+        (f"\ufeffname,ts,{'x' * (ROW_BYTES_MAX - 11)}yz\n{GOOD}", "it has more than 524,288 bytes"),
     ],
 )
 def test_a_header_that_can_not_be_read_says_why(tmp_path: Path, content: str, says: str) -> None:

@@ -44,7 +44,7 @@ def rejected(path: Path, content: bytes) -> list[Rejected]:
 
 
 def columns(event: NewEvent) -> list[bytes | None]:
-    """name, user_id, idempotency_key and props, out of the texts for COPY."""
+    """name, user_id, idempotency_key, anonymous_id, context and props, out of the texts for COPY."""
     found: list[bytes | None] = []
     texts = event.texts
     while texts:
@@ -66,7 +66,14 @@ TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2025, 1, 1), timezones=st.ju
 EVENTS = st.lists(
     st.fixed_dictionaries(
         {"name": TEXT, "ts": TIMES},
-        optional={"user_id": TEXT, "idempotency_key": TEXT, "id": TEXT, "props": PROPS},
+        optional={
+            "user_id": TEXT,
+            "idempotency_key": TEXT,
+            "id": TEXT,
+            "props": PROPS,
+            "anonymous_id": TEXT,
+            "context": PROPS,
+        },
     ),
     max_size=12,
 )
@@ -78,15 +85,14 @@ def as_json_lines(wanted: list[dict[str, Any]]) -> bytes:
 
 def as_csv(wanted: list[dict[str, Any]], line_end: str = "\r\n") -> bytes:
     text = io.StringIO(newline="")
-    fields = ["ts", "props", "id", "name", "user_id", "idempotency_key"]
+    fields = ["ts", "props", "id", "name", "context", "user_id", "anonymous_id", "idempotency_key"]
     # The writer leaves a lone \r bare where lines end otherwise.
     quoting = csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL
     writer = csv.DictWriter(text, fields, lineterminator=line_end, quoting=quoting)
     writer.writeheader()
     for event in wanted:
         cells = {"ts": event["ts"].isoformat()}
-        if "props" in event:
-            cells["props"] = orjson.dumps(event["props"]).decode()
+        cells |= {name: orjson.dumps(event[name]).decode() for name in ("props", "context") if name in event}
         writer.writerow(event | cells)
     return text.getvalue().encode()
 
@@ -105,10 +111,12 @@ def test_events_come_back_as_they_were_written(
         read = events(path, gzip.compress(written, 1) if zipped else written)
     assert [moment(event.ts) for event in read] == [event["ts"] for event in wanted]
     for event, expected in zip(read, wanted, strict=True):
-        name, user_id, key, props = columns(event)
+        name, user_id, key, anonymous_id, context, props = columns(event)
         assert name == expected["name"].encode()
         assert user_id == (expected["user_id"].encode() if "user_id" in expected else None)
         assert key == (expected["idempotency_key"].encode() if "idempotency_key" in expected else None)
+        assert anonymous_id == (expected["anonymous_id"].encode() if "anonymous_id" in expected else None)
+        assert orjson.loads((context or b"")[1:]) == expected.get("context", {})
         assert orjson.loads((props or b"")[1:]) == expected.get("props", {})
     assert events(path, gzip.compress(written) if zipped else written) == [
         e._replace(place=n) for n, e in enumerate(read)

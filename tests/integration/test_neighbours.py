@@ -11,7 +11,7 @@ from storage import NOW, log_of, new_event, new_project, new_user, opened, origi
 
 from nimbus_server.accounts.api_keys import new_api_key
 from nimbus_server.errors import NimbusError, Reason
-from nimbus_server.ingest.copy_rows import NULL, jsonb, text
+from nimbus_server.ingest.copy_rows import NEITHER, NULL, jsonb, text
 from nimbus_server.ingest.decode import Batch
 from nimbus_server.ingest.event import NewEvent
 from nimbus_server.ingest.pipeline import Ingest
@@ -22,10 +22,11 @@ from nimbus_server.projects.store import ProjectStore
 BROKEN = {
     "lengths that lie": new_event()._replace(texts=b"\x7f\xff\xff\xff" + bytes(20)),
     "a missing column": new_event()._replace(texts=text(b"n") + NULL),
-    "NUL": new_event()._replace(texts=text(b"a\0b") + NULL + NULL + jsonb(b"{}")),
-    "bad UTF-8": new_event()._replace(texts=text(b"\xff") + NULL + NULL + jsonb(b"{}")),
-    "no name": new_event()._replace(texts=NULL + NULL + NULL + jsonb(b"{}")),
-    "bad JSON": new_event()._replace(texts=text(b"n") + NULL + NULL + jsonb(b"{")),
+    "NUL": new_event()._replace(texts=text(b"a\0b") + NULL + NULL + NEITHER + jsonb(b"{}")),
+    "bad UTF-8": new_event()._replace(texts=text(b"\xff") + NULL + NULL + NEITHER + jsonb(b"{}")),
+    "no name": new_event()._replace(texts=NULL + NULL + NULL + NEITHER + jsonb(b"{}")),
+    "bad JSON in context": new_event()._replace(texts=text(b"n") + NULL * 3 + jsonb(b"{") + jsonb(b"{}")),
+    "bad JSON": new_event()._replace(texts=text(b"n") + NULL + NULL + NEITHER + jsonb(b"{")),
     "a time that has no bytes": new_event()._replace(ts=2**70),
     "an identity that has no bytes": new_event()._replace(id="id"),  # type: ignore[arg-type]
 }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from log_checks import WITH_ONE_DATABASE
 
 from nimbus_server.stream.event import StreamedEvent
-from nimbus_server.stream.filter import EventFilter, Props
+from nimbus_server.stream.filter import EventFilter, SeenEvent
 
 AT = datetime(2025, 11, 1, tzinfo=UTC)
 # Close to one another, so that few differ by much; as text, since they are stored as they are written.
@@ -71,7 +71,7 @@ async def connection(dsn: str) -> AsyncIterator[psycopg.AsyncConnection]:
 @example(('{"n":[[1,2],[3]]}', b'{"n":[[1]]}'))
 @example(('{"n":true}', b'{"n":1}'))
 @settings(WITH_ONE_DATABASE, max_examples=400)
-async def test_props_contain_what_postgresql_finds_in_them(
+async def test_props_and_context_contain_what_postgresql_finds_in_them(
     connection: psycopg.AsyncConnection, pair: tuple[str, bytes]
 ) -> None:
     stored, wanted = pair
@@ -82,5 +82,7 @@ async def test_props_contain_what_postgresql_finds_in_them(
         )
     ).fetchone()
     assert row
-    event = StreamedEvent(UUID(int=1), 1, AT, AT, "n", None, None, row[0])
-    assert EventFilter(props_json=wanted).matches(event, Props(event.props_json)) is row[1]
+    event = StreamedEvent(UUID(int=1), 1, AT, AT, "n", None, None, row[0], None, "{}")
+    assert EventFilter(props_json=wanted).matches(SeenEvent(event)) is row[1]
+    event = event._replace(props_json="{}", context_json=row[0])
+    assert EventFilter(context_json=wanted).matches(SeenEvent(event)) is row[1]

@@ -19,7 +19,7 @@ from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.stream import hub as hubs
 from nimbus_server.stream import subscription as subscriptions
 from nimbus_server.stream.event import StreamedEvent
-from nimbus_server.stream.filter import EventFilter, Props
+from nimbus_server.stream.filter import EventFilter, SeenEvent
 from nimbus_server.stream.hub import Hub, Start
 from nimbus_server.stream.page import BATCH_EVENTS_MAX, Page
 from nimbus_server.stream.store import Found, LogReader
@@ -266,26 +266,32 @@ async def test_only_those_count_for_the_pause_for_whom_there_is_something(databa
     await readers[0].close()
 
 
+WANTED = st.sampled_from([b"", b'{"n":1}', b'{"n":[1]}', b'{"n":{"m":true}}'])
 FILTERS = st.builds(
     EventFilter,
     st.frozensets(st.sampled_from("ab"), max_size=1),
     st.none() | st.sampled_from("uv"),
-    st.sampled_from([b"", b'{"n":1}', b'{"n":[1]}', b'{"n":{"m":true}}']),
+    WANTED,
+    st.none() | st.sampled_from("xy"),
+    WANTED,
 )
+VALUES = st.sampled_from(["1", "[1,2]", '{"m":true}', "2"])
 EVENTS = st.lists(
-    st.tuples(st.sampled_from("ab"), st.sampled_from([None, "u"]), st.sampled_from(["1", "[1,2]", '{"m":true}', "2"]))
+    st.tuples(st.sampled_from("ab"), st.sampled_from([None, "u"]), VALUES, st.sampled_from([None, "x"]), VALUES)
 )
 
 
 @given(EVENTS, st.sets(FILTERS, max_size=6))
 async def test_many_filters_find_together_what_each_finds_alone(
-    sent: list[tuple[str, str | None, str]], filters: set[EventFilter]
+    sent: list[tuple[str, str | None, str, str | None, str]], filters: set[EventFilter]
 ) -> None:
     events = [
-        StreamedEvent._make((UUID(int=n), n, None, None, name, user, None, f'{{"n":{value}}}'))
-        for n, (name, user, value) in enumerate(sent, start=1)
+        StreamedEvent._make(
+            (UUID(int=n), n, None, None, name, user, None, f'{{"n":{value}}}', anonymous, f'{{"n":{other}}}')
+        )
+        for n, (name, user, value, anonymous, other) in enumerate(sent, start=1)
     ]
     page = Page(UUID(int=0), 0, len(events), events)
     for which, found in (await page.match(filters)).items():
-        assert found == [event for event in events if which.matches(event, Props(event.props_json))]
+        assert found == [event for event in events if which.matches(SeenEvent(event))]
     assert page.matching.keys() == filters

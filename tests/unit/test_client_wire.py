@@ -49,10 +49,20 @@ def test_event_keeps_the_identity_it_is_given() -> None:
     assert message.props_json == '{"n":1,"é":[null]}'.encode()
 
 
+def test_an_anonymous_id_and_a_context_are_sent() -> None:
+    message = wire.encode(Event("a", anonymous_id="device-1", context={"page": {"path": "/é"}}))
+    assert message.anonymous_id == "device-1"
+    assert message.context_json == '{"page":{"path":"/é"}}'.encode()
+    request = wire.list_request(PROJECT, (), None, None, None, None, "device-1", {"page": {}}, 1, None)
+    assert (request.anonymous_id, request.context) == ("device-1", '{"page":{}}')
+
+
 def test_event_without_props_or_user_sends_neither() -> None:
     message = wire.encode(Event("a"))
     assert message.WhichOneof("properties") is None
+    assert message.WhichOneof("context_form") is None
     assert not message.HasField("user_id")
+    assert not message.HasField("anonymous_id")
 
 
 def test_times_without_a_time_zone_are_refused() -> None:
@@ -67,6 +77,8 @@ def test_times_without_a_time_zone_are_refused() -> None:
 def test_what_json_cannot_say_is_refused_with_its_index(value: object) -> None:
     with pytest.raises(ValueError, match="Event 1 can't be encoded"):
         wire.ingest_batches(PROJECT, [Event("fine"), Event("a", props={"x": value})])
+    with pytest.raises(ValueError, match="Event 1 can't be encoded"):
+        wire.ingest_batches(PROJECT, [Event("fine"), Event("a", context={"x": value})])
 
 
 TEXT = st.text('aé"\\\0\u2028😀', max_size=5)
@@ -79,7 +91,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(TEXT, JSON))
 def test_props_arrive_as_they_were(props: dict[str, object]) -> None:
-    assert json.loads(wire.props_json(props)) == props
+    assert json.loads(wire.json_object("props", props)) == props
 
 
 # --- requests ---

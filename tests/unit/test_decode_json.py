@@ -37,10 +37,15 @@ def nested(levels: int, leaf: Any = 1) -> Any:
         {"user_id": "u" * 200, "idempotency_key": "k" * 200},
         {"user_id": None, "idempotency_key": None, "ts": None, "props": None, "properties": None},
         {"props": {}},
-        {"props": nested(5)},
-        {"props": nested(5, "deep enough")},
-        {"props": {"p": "x" * (10_240 - len('{"p":""}'))}},
-        {"props": {"p": "\u00e9" * ((10_240 - len('{"p":""}')) // 2)}},
+        {"props": nested(20)},
+        {"props": nested(20, "deep enough")},
+        {"props": {"p": "x" * (32_768 - len('{"p":""}'))}},
+        {"props": {"p": "\u00e9" * ((32_768 - len('{"p":""}')) // 2)}},
+        {"anonymous_id": "\U0001f600" * 200},
+        {"anonymous_id": None, "context": None},
+        {"context": {}},
+        {"context": nested(20)},
+        {"context": {"p": "x" * (32_768 - len('{"p":""}'))}, "props": {"p": "x" * (32_768 - len('{"p":""}'))}},
         {"props": {"int": 2**64 - 1, "float": 1.7976931348623157e308, "none": None, "true": True, "": ""}},
         {"ts": "2000-01-01T00:00:00Z"},
         {"ts": "2025-11-02T12:00:00Z"},
@@ -74,10 +79,20 @@ def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
         ({"props": "{}"}, "props", Reason.FIELD_INVALID),
         ({"properties": 1}, "props", Reason.FIELD_INVALID),
         ({"props": {}, "properties": {}}, "properties", Reason.FIELD_INVALID),
-        ({"props": nested(6)}, "props", Reason.PROPS_TOO_DEEP),
-        ({"props": {"a": [[[[[1]]]]]}}, "props", Reason.PROPS_TOO_DEEP),
-        ({"props": {"p": "x" * (10_241 - len('{"p":""}'))}}, "props", Reason.FIELD_TOO_LONG),
-        ({"props": {"p": '"' * 5_200}}, "props", Reason.FIELD_TOO_LONG),
+        ({"props": nested(21)}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props": {"a": [nested(20)]}}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props": {"p": "x" * (32_769 - len('{"p":""}'))}}, "props", Reason.FIELD_TOO_LONG),
+        ({"props": {"p": '"' * 16_400}}, "props", Reason.FIELD_TOO_LONG),
+        ({"anonymous_id": ""}, "anonymous_id", Reason.FIELD_INVALID),
+        ({"anonymous_id": 7}, "anonymous_id", Reason.FIELD_INVALID),
+        ({"anonymous_id": "a" * 201}, "anonymous_id", Reason.FIELD_TOO_LONG),
+        ({"anonymous_id": "\0"}, "anonymous_id", Reason.FIELD_INVALID),
+        ({"context": []}, "context", Reason.FIELD_INVALID),
+        ({"context": "{}"}, "context", Reason.FIELD_INVALID),
+        ({"context": nested(21)}, "context", Reason.PROPS_TOO_DEEP),
+        ({"context": {"p": "x" * (32_769 - len('{"p":""}'))}}, "context", Reason.FIELD_TOO_LONG),
+        ({"context": {"list": [{"a\0b": 1}]}}, "context", Reason.FIELD_INVALID),
+        ({"context": {"p": math.inf}}, "context", Reason.FIELD_INVALID),
         ({"props": {"p": "a\0b"}}, "props", Reason.FIELD_INVALID),
         ({"props": {"list": [{"a\0b": 1}]}}, "props", Reason.FIELD_INVALID),
         ({"props": {"p": math.inf}}, "props", Reason.FIELD_INVALID),
@@ -149,6 +164,31 @@ def test_no_props_and_empty_props_are_the_same() -> None:
     assert decode(props=None).events[0].texts.endswith(jsonb(b"{}"))
 
 
+def test_no_context_and_an_empty_one_are_the_same() -> None:
+    without = decode().events
+    assert without == decode(context=None, anonymous_id=None).events == decode(context={}).events
+
+
+def test_an_anonymous_id_tells_events_of_nobody_apart_and_no_others() -> None:
+    def identities(**fields: str) -> set[bytes]:
+        return {
+            decode(idempotency_key="k", ts="2025-11-01T11:00:00Z", **fields, **others).events[0].id
+            for others in ({}, {"anonymous_id": "a"}, {"anonymous_id": "b"})
+        }
+
+    assert len(identities()) == 3
+    assert len(identities(user_id="u")) == 1
+    # Nor is an anonymous id taken for a user, or for a part of the key.
+    (anonymous,) = decode(idempotency_key="k", anonymous_id="u", ts="2025-11-01T11:00:00Z").events
+    assert anonymous.id not in identities(user_id="u")
+
+
+def test_an_event_is_the_same_whoever_stands_beside_it() -> None:
+    plain, full = {"name": "a", "idempotency_key": "k"}, {"name": "b", "anonymous_id": "x", "context": {"n": 1}}
+    alone = decode_json([plain], ORIGIN).events
+    assert decode_json([plain, full], ORIGIN).events[:1] == alone
+
+
 @pytest.mark.parametrize(("count", "reason"), [(0, Reason.BATCH_EMPTY), (1001, Reason.BATCH_TOO_LARGE)])
 def test_a_batch_has_1_to_1000_events(count: int, reason: Reason) -> None:
     with pytest.raises(NimbusError, check=lambda e: e.reason is reason):
@@ -198,6 +238,11 @@ def test_a_body_gives_its_project_and_events() -> None:
         (b'{"name": "x", "props": {"p": "\\ud83d"}}', "props"),
         (b'{"name": "x", "props": {"\\ud83d": 1}}', "props"),
         (b'{"name": "x", "props": {"p": NaN}}', "props"),
+        (b'{"name": "x", "anonymous_id": "\\ud83d"}', "anonymous_id"),
+        (b'{"name": "x", "context": {"p": "\\ud83d"}}', "context"),
+        (b'{"name": "x", "context": {"\\ud83d": 1}}', "context"),
+        (b'{"name": "x", "context": {"p": NaN}}', "context"),
+        (b'{"name": "x", "context": {"p": 1, "p": 1}}', "context"),
         (b'{"name": "x", "props": {"p": -Infinity}}', "props"),
         (b'{"name": "x", "props": {"p": 1e999}}', "props"),
     ],

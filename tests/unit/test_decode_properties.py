@@ -28,14 +28,21 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
-DEEP = st.integers(0, 7).map(lambda levels: orjson.loads(b'{"a":' * levels + b"1" + b"}" * levels))
+DEEP = st.integers(0, 22).map(lambda levels: orjson.loads(b'{"a":' * levels + b"1" + b"}" * levels))
 PROPS = st.dictionaries(st.text(max_size=3), VALUES | DEEP, max_size=4)
 TIMES = st.datetimes(datetime(1990, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)) | st.sampled_from(  # noqa: DTZ001
     [NOW + timedelta(hours=24), NOW + timedelta(hours=24, microseconds=1), datetime(2000, 1, 1, tzinfo=UTC)]
 )
 EVENTS = st.fixed_dictionaries(
     {"name": TEXTS},
-    optional={"ts": TIMES, "user_id": TEXTS, "idempotency_key": TEXTS, "props": PROPS},
+    optional={
+        "ts": TIMES,
+        "user_id": TEXTS,
+        "idempotency_key": TEXTS,
+        "props": PROPS,
+        "anonymous_id": TEXTS,
+        "context": PROPS,
+    },
 )
 
 SKEWS = st.none() | st.integers(-(10**14), 10**14)
@@ -47,45 +54,50 @@ def as_json(events: list[dict[str, Any]], origin: Origin = ORIGIN) -> Batch:
     return decode_json(parse_json(body).events, origin)
 
 
-def as_proto(events: list[dict[str, Any]], props_as_json: bool, origin: Origin) -> Batch:
+def as_proto(events: list[dict[str, Any]], as_structs: set[str], origin: Origin) -> Batch:
     request = IngestEventsRequest()
     for fields in events:
-        event = request.events.add(**{k: v for k, v in fields.items() if k not in {"props", "ts"}})
+        event = request.events.add(**{k: v for k, v in fields.items() if k not in {"props", "context", "ts"}})
         if "ts" in fields:
             event.ts.FromDatetime(fields["ts"])
-        if "props" in fields and props_as_json:
-            event.props_json = orjson.dumps(fields["props"])
-        elif "props" in fields:
-            event.props.SetInParent()
-            event.props.update(fields["props"])
+        for name in {"props", "context"} & fields.keys():
+            if name in as_structs:
+                getattr(event, name).SetInParent()
+                getattr(event, name).update(fields[name])
+            else:
+                setattr(event, f"{name}_json", orjson.dumps(fields[name]))
     return decode_proto(IngestEventsRequest.FromString(request.SerializeToString()).events, origin)
 
 
-def split(event: NewEvent) -> tuple[bytes, Any]:
-    """The texts of an event before its props, and the props."""
-    rest, columns = event.texts, b""
-    for _ in ("name", "user_id", "idempotency_key"):
+def split(event: NewEvent) -> tuple[bytes, list[Any]]:
+    """The texts of an event before its context, and its context and props."""
+    rest, columns, objects = event.texts, b"", []
+    for _ in ("name", "user_id", "idempotency_key", "anonymous_id"):
         end = 4 + max(int.from_bytes(rest[:4], signed=True), 0)
         columns, rest = columns + rest[:end], rest[end:]
-    size, version, props = int.from_bytes(rest[:4]), rest[4], rest[5:]
-    assert (size, version) == (len(props) + 1, 1)
-    return columns, orjson.loads(props)
+    for _ in ("context", "props"):
+        end = 4 + int.from_bytes(rest[:4])
+        version, value, rest = rest[4], rest[5:end], rest[end:]
+        assert version == 1
+        objects.append(orjson.loads(value))
+    assert not rest
+    return columns, objects
 
 
 def comparable(batch: Batch) -> tuple[list[tuple[NewEvent, Any]], list[tuple[int, str, str]]]:
-    """Props as a value: a Struct has no order of fields (nor of their faults) and no difference between 1 and 1.0."""
+    """Objects as values: a Struct has no order of fields (nor of their faults) and no difference between 1 and 1.0."""
     return (
-        [(event._replace(texts=columns), props) for event in batch.events for columns, props in [split(event)]],
-        [(r.index, r.field, "" if r.field == "props" else r.reason) for r in batch.refusals],
+        [(event._replace(texts=columns), objects) for event in batch.events for columns, objects in [split(event)]],
+        [(r.index, r.field, "" if r.field in {"props", "context"} else r.reason) for r in batch.refusals],
     )
 
 
-@given(st.lists(EVENTS, min_size=1, max_size=4), st.booleans(), ORIGINS)
+@given(st.lists(EVENTS, min_size=1, max_size=4), st.sets(st.sampled_from(["props", "context"])), ORIGINS)
 @settings(max_examples=150, deadline=None)
 def test_json_and_proto_forms_of_an_event_are_the_same_event(
-    events: list[dict[str, Any]], props_as_json: bool, origin: Origin
+    events: list[dict[str, Any]], as_structs: set[str], origin: Origin
 ) -> None:
-    assert comparable(as_json(events, origin)) == comparable(as_proto(events, props_as_json, origin))
+    assert comparable(as_json(events, origin)) == comparable(as_proto(events, as_structs, origin))
 
 
 @given(st.lists(st.tuples(st.booleans(), EVENTS), min_size=1, max_size=5))

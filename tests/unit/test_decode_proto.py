@@ -12,20 +12,31 @@ from nimbus.v1.event_service_pb2 import Event
 from nimbus_server.clock import micros, moment
 from nimbus_server.errors import Reason
 from nimbus_server.ingest import identity
-from nimbus_server.ingest.copy_rows import NULL, jsonb, text
+from nimbus_server.ingest.copy_rows import NEITHER, NULL, jsonb, text
 from nimbus_server.ingest.decode import Batch, Origin
 from nimbus_server.ingest.decode_proto import decode_proto
 
 NOW = datetime(2025, 11, 1, 12, 0, tzinfo=UTC)
 ORIGIN = Origin(micros(NOW), default_ts=micros(NOW), id_prefix=identity.signed("ab" * 32), repeatable=True)
 # What comes before the props of an event of decode().
-BEFORE_PROPS = text(b"signup") + NULL + NULL
+BEFORE_PROPS = text(b"signup") + NULL + NULL + NEITHER
 YEAR_2000 = 946_684_800
 TOMORROW = int(NOW.timestamp()) + 86_400
 
 
 def decode(**fields: Any) -> Batch:
     return decode_proto([Event(**{"name": "signup"} | fields)], ORIGIN)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+def nested_json(levels: int) -> bytes:
+    return b'{"a":' * (levels - 1) + b"[]" + b"}" * (levels - 1)
 
 
 def struct(**fields: Any) -> Struct:
@@ -39,12 +50,18 @@ def struct(**fields: Any) -> Struct:
     [
         {"name": "x" * 200, "user_id": "u" * 200, "idempotency_key": "k" * 200},
         {"props": struct()},
-        {"props": struct(a={"a": {"a": {"a": {}}}})},
+        {"props": struct(**nested(20))},
+        {"anonymous_id": "a" * 200, "context": struct()},
+        {"context": struct(**nested(20))},
+        {"context_json": b"{}"},
+        {"context_json": b' { "spaces do not count" : 1 } ' + b" " * 40_000},
+        {"context_json": b'{"p":"' + b"x" * 32_760 + b'"}', "props_json": b'{"p":"' + b"x" * 32_760 + b'"}'},
+        {"context_json": nested_json(20)},
         {"props_json": b"{}"},
-        {"props_json": b' { "spaces do not count" : 1 } ' + b" " * 20_000},
-        {"props_json": b'{"p":"' + b"x" * 10_232 + b'"}'},
-        {"props_json": b'{"a":{"a":{"a":[{}]}}}'},
-        {"props_json": b'{"a":{"a":{"a":{"a":["leaf"]}}}}'},
+        {"props_json": b' { "spaces do not count" : 1 } ' + b" " * 40_000},
+        {"props_json": b'{"p":"' + b"x" * 32_760 + b'"}'},
+        {"props_json": nested_json(20)},
+        {"props_json": nested_json(20).replace(b"[]", b'["leaf"]')},
         {"ts": Timestamp(seconds=YEAR_2000)},
         {"ts": Timestamp(seconds=TOMORROW)},
     ],
@@ -65,8 +82,23 @@ def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
         ({"user_id": "u" * 201}, "user_id", Reason.FIELD_TOO_LONG),
         ({"idempotency_key": ""}, "idempotency_key", Reason.FIELD_INVALID),
         ({"idempotency_key": "k" * 201}, "idempotency_key", Reason.FIELD_TOO_LONG),
-        ({"props": struct(a={"a": {"a": {"a": {"a": {}}}}})}, "props", Reason.PROPS_TOO_DEEP),
-        ({"props": struct(a="x" * 10_233)}, "props", Reason.FIELD_TOO_LONG),
+        ({"anonymous_id": ""}, "anonymous_id", Reason.FIELD_INVALID),
+        ({"anonymous_id": "a" * 201}, "anonymous_id", Reason.FIELD_TOO_LONG),
+        ({"context": struct(**nested(21))}, "context", Reason.PROPS_TOO_DEEP),
+        ({"context": struct(a="x" * 32_761)}, "context", Reason.FIELD_TOO_LONG),
+        ({"context": struct(a=["x" * 300_000])}, "context", Reason.FIELD_TOO_LONG),
+        ({"context": struct(a="\0")}, "context", Reason.FIELD_INVALID),
+        ({"context": struct(a=[math.nan])}, "context", Reason.FIELD_INVALID),
+        ({"context_json": b""}, "context_json", Reason.FIELD_INVALID),
+        ({"context_json": b"[]"}, "context_json", Reason.FIELD_INVALID),
+        ({"context_json": b'{"a": 1e999}'}, "context", Reason.FIELD_INVALID),
+        ({"context_json": b'{"a": 1, "a": 1}'}, "context", Reason.FIELD_INVALID),
+        ({"context_json": b'{"a": "\\ud800"}'}, "context", Reason.FIELD_INVALID),
+        ({"context_json": b'{"a": "\\u0000"}'}, "context", Reason.FIELD_INVALID),
+        ({"context_json": nested_json(21)}, "context", Reason.PROPS_TOO_DEEP),
+        ({"context_json": b'{"p":"' + b"x" * 32_761 + b'"}'}, "context", Reason.FIELD_TOO_LONG),
+        ({"props": struct(**nested(21))}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props": struct(a="x" * 32_761)}, "props", Reason.FIELD_TOO_LONG),
         ({"props": struct(a="\0")}, "props", Reason.FIELD_INVALID),
         ({"props": struct(a=math.inf)}, "props", Reason.FIELD_INVALID),
         ({"props": struct(a=[math.nan])}, "props", Reason.FIELD_INVALID),
@@ -77,8 +109,8 @@ def test_an_event_at_its_limits_is_valid(fields: dict[str, Any]) -> None:
         ({"props_json": b'{"a": "\\ud800"}'}, "props", Reason.FIELD_INVALID),
         ({"props_json": b'{"a":' * 5_000}, "props_json", Reason.FIELD_INVALID),
         ({"props_json": b'{"a": "\\u0000"}'}, "props", Reason.FIELD_INVALID),
-        ({"props_json": b'{"a":{"a":{"a":{"a":[[]]}}}}'}, "props", Reason.PROPS_TOO_DEEP),
-        ({"props_json": b'{"p":"' + b"x" * 10_233 + b'"}'}, "props", Reason.FIELD_TOO_LONG),
+        ({"props_json": nested_json(21)}, "props", Reason.PROPS_TOO_DEEP),
+        ({"props_json": b'{"p":"' + b"x" * 32_761 + b'"}'}, "props", Reason.FIELD_TOO_LONG),
         ({"ts": Timestamp(seconds=YEAR_2000 - 1, nanos=999_999_999)}, "ts", Reason.TS_OUT_OF_RANGE),
         ({"ts": Timestamp(seconds=TOMORROW, nanos=1000)}, "ts", Reason.TS_OUT_OF_RANGE),
         ({"ts": Timestamp()}, "ts", Reason.TS_OUT_OF_RANGE),

@@ -47,13 +47,16 @@ TIMES = st.sampled_from(
 TEXTS = st.text(max_size=3) | st.sampled_from(["x" * 200, "x" * 201, "ü" * 200, "a\0", "\udc80"])
 FLAT = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | TEXTS
 VALUES = FLAT | st.lists(FLAT, max_size=2) | st.dictionaries(TEXTS, FLAT, max_size=2)
-DEEP = st.integers(0, 7).map(lambda levels: orjson.loads(b'{"a":' * levels + b"1" + b"}" * levels))
-LONG = st.integers(10_230, 10_240).map(lambda size: {"a": "x" * size})
+DEEP = st.integers(0, 22).map(lambda levels: orjson.loads(b'{"a":' * levels + b"1" + b"}" * levels))
+LONG = st.integers(32_755, 32_765).map(lambda size: {"a": "x" * size})
 PROPS = st.dictionaries(TEXTS, FLAT, max_size=3) | st.dictionaries(TEXTS, VALUES | DEEP, max_size=3) | LONG
 ODD = st.sampled_from([5, None, [], "x", {"seq": 1}, {"name": 5}, {"name": "n", "ts": PLAIN, "user_id": []}])
 GOOD = st.fixed_dictionaries({"name": st.sampled_from("ab"), "ts": PLAIN, "idempotency_key": st.sampled_from("cd")})
 FIELDS = {"ts": PLAIN | TIMES | st.none(), "user_id": TEXTS | st.none(), "idempotency_key": TEXTS, "props": PROPS}
-EVENTS = st.fixed_dictionaries({"name": TEXTS}, optional={**FIELDS, "properties": PROPS, "id": TEXTS | st.integers()})
+NEW_FIELDS = {"anonymous_id": TEXTS | st.none(), "context": PROPS | st.none() | TEXTS}
+EVENTS = st.fixed_dictionaries(
+    {"name": TEXTS}, optional={**FIELDS, **NEW_FIELDS, "properties": PROPS, "id": TEXTS | st.integers()}
+)
 ITEMS = st.lists(GOOD | EVENTS | ODD, min_size=1, max_size=6)
 
 
@@ -80,13 +83,16 @@ def test_json(items: list[Any], origin: Origin) -> None:
     assert decode_json(items, origin) == one_by_one(lambda some, first: decode_json(some, origin, first), items)
 
 
+OBJECTS = st.sampled_from([b"", b"{", b"[]", b'{"a": {}}', b'{"a":1e999}', b'{"a":"\\u0000"}', b"{}"])
 MESSAGES = st.builds(
     Event,
     name=st.text(max_size=3) | st.just("x" * 201),
     user_id=st.none() | st.text(max_size=3),
     idempotency_key=st.none() | st.text(max_size=3) | st.just("a\0"),
     ts=st.none() | st.builds(dict, seconds=st.integers(0, 2**32), nanos=st.integers(-1, 10**9)),
-    props_json=st.none() | st.sampled_from([b"", b"{", b"[]", b'{"a": {}}', b'{"a":1e999}', b'{"a":"\\u0000"}', b"{}"]),
+    props_json=st.none() | OBJECTS,
+    anonymous_id=st.none() | st.text(max_size=3) | st.just("a\0"),
+    context_json=st.none() | OBJECTS,
 )
 
 

@@ -101,4 +101,6 @@ def test_a_line_for_programs_loses_nothing() -> None:
         "props": EVENT.props,
         "idempotency_key": None,
         "received_at": "2026-01-02T12:00:00.007000Z",
+        "anonymous_id": None,
+        "context": {},
     }

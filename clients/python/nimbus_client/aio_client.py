@@ -83,11 +83,15 @@ class AsyncNimbus:
         since: datetime | None = None,
         until: datetime | None = None,
         props: Mapping[str, object] | None = None,
+        anonymous_id: str | None = None,
+        context: Mapping[str, object] | None = None,
         limit: int = 50,
         after: StoredEvent | None = None,
     ) -> list[StoredEvent]:
         """The newest `limit` events, 200 at most, newest first. The next page starts `after` the last of this one."""
-        request = wire.list_request(self._project_id, names, user_id, since, until, props, limit, after)
+        request = wire.list_request(
+            self._project_id, names, user_id, since, until, props, anonymous_id, context, limit, after
+        )
         return wire.stored_events(await self._call(self._events.ListEvents, request))
 
     def subscribe(
@@ -99,6 +103,8 @@ class AsyncNimbus:
         names: str | Iterable[str] = (),
         user_id: str | None = None,
         props: Mapping[str, object] | None = None,
+        anonymous_id: str | None = None,
+        context: Mapping[str, object] | None = None,
         consumer: str | None = None,
         take_over: bool = False,
         ack_seconds: float | None = 5.0,
@@ -119,6 +125,8 @@ class AsyncNimbus:
             names=names,
             user_id=user_id,
             props=props,
+            anonymous_id=anonymous_id,
+            context=context,
             consumer=consumer,
             take_over=take_over,
         )

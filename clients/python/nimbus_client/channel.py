@@ -18,7 +18,7 @@ Deserializer = Callable[[bytes], Any]
 Metadata = Iterable[tuple[str, str | bytes]]
 
 OPTIONS = (
-    # A page of 200 events with props of 10 KB can exceed gRPC's 4 MiB.
+    # An answer may exceed gRPC's 4 MiB: a single event can have half a megabyte, as Struct.
     ("grpc.max_receive_message_length", 32 * 1024 * 1024),
     # gRPC's own waits grow to two minutes: a server that came back would stay unseen beyond a call's deadline.
     ("grpc.initial_reconnect_backoff_ms", 200),

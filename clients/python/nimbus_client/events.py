@@ -20,6 +20,8 @@ class Event:
     props: Mapping[str, object] | None
     ts: datetime
     idempotency_key: str
+    anonymous_id: str | None
+    context: Mapping[str, object] | None
 
     def __init__(
         self,
@@ -28,6 +30,8 @@ class Event:
         props: Mapping[str, object] | None = None,
         ts: datetime | None = None,
         idempotency_key: str | None = None,
+        anonymous_id: str | None = None,
+        context: Mapping[str, object] | None = None,
     ) -> None:
         """Raises ValueError where `ts` has no time zone."""
         values = {
@@ -36,6 +40,8 @@ class Event:
             "props": props,
             "ts": datetime.now(UTC) if ts is None else aware(ts, "ts"),
             "idempotency_key": uuid.uuid4().hex if idempotency_key is None else idempotency_key,
+            "anonymous_id": anonymous_id,
+            "context": context,
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
@@ -65,8 +71,8 @@ class Receipt:
 class StoredEvent:
     """An event as Nimbus keeps it; `seq` is its position in the project's log.
 
-    Numbers in `props` are floats in a list; in a subscription integers are int, of any size. `props_json`, of events of
-    a subscription, has every number to the last digit.
+    Numbers in `props` and `context` are floats in a list; in a subscription integers are int, of any size. `props_json`
+    and `context_json`, of events of a subscription, have every number to the last digit.
     """
 
     id: str
@@ -78,6 +84,9 @@ class StoredEvent:
     idempotency_key: str | None
     received_at: datetime
     props_json: bytes | None = field(default=None, repr=False, compare=False)
+    anonymous_id: str | None = None
+    context: Mapping[str, object] = field(default_factory=dict)
+    context_json: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

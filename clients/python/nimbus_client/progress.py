@@ -11,7 +11,7 @@ from nimbus.v1 import stream_service_pb2 as pb
 from nimbus_client.errors import NimbusError
 from nimbus_client.events import EventBatch, StoredEvent
 from nimbus_client.retries import RetryPolicy
-from nimbus_client.wire import listed, props_json, stored_event, timestamp
+from nimbus_client.wire import contained, listed, stored_event, timestamp
 
 log = logging.getLogger("nimbus_client")
 
@@ -31,6 +31,8 @@ def subscribe_request(
     names: str | Iterable[str] = (),
     user_id: str | None = None,
     props: Mapping[str, object] | None = None,
+    anonymous_id: str | None = None,
+    context: Mapping[str, object] | None = None,
     consumer: str | None = None,
     take_over: bool = False,
 ) -> pb.SubscribeEventsRequest:
@@ -45,7 +47,9 @@ def subscribe_request(
         project_id=project_id,
         name=listed(names),
         user_id=user_id,
-        props=props_json(props).decode() if props else "",
+        props=contained("props", props),
+        anonymous_id=anonymous_id,
+        context=contained("context", context),
         props_form=pb.PROPS_FORM_JSON,
         heartbeat_seconds=HEARTBEAT_SECONDS,
         consumer=consumer or "",

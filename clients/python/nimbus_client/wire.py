@@ -53,23 +53,31 @@ def split(sizes: Sequence[int], max_events: int, max_bytes: int) -> Iterator[ran
 
 
 def encode(event: Event) -> event_pb.Event:
-    """The event as it is sent, props as compact JSON."""
+    """The event as it is sent, props and context as compact JSON."""
     message = event_pb.Event(
         name=event.name,
         ts=timestamp(event.ts, "ts"),
         user_id=event.user_id,
         idempotency_key=event.idempotency_key,
+        anonymous_id=event.anonymous_id,
     )
     if event.props is not None:
-        message.props_json = props_json(event.props)
+        message.props_json = json_object("props", event.props)
+    if event.context is not None:
+        message.context_json = json_object("context", event.context)
     return message
 
 
-def props_json(props: Mapping[str, object]) -> bytes:
-    """`props` as JSON. Raises ValueError for NaN and infinities, TypeError for what is no mapping or no JSON."""
-    if not isinstance(props, Mapping):
-        raise TypeError(f"props must be a mapping such as a dict, not {type(props).__name__}.")
-    return json.dumps(dict(props), allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
+def json_object(field: str, value: Mapping[str, object]) -> bytes:
+    """`value` as JSON. Raises ValueError for NaN and infinities, TypeError for what is no mapping or no JSON."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{field} must be a mapping such as a dict, not {type(value).__name__}.")
+    return json.dumps(dict(value), allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def contained(field: str, value: Mapping[str, object] | None) -> str:
+    """The filter for events whose `field` contains `value`; empty for none."""
+    return json_object(field, value).decode() if value else ""
 
 
 def timestamp(moment: datetime, field: str) -> Timestamp:
@@ -119,6 +127,8 @@ def list_request(
     since: datetime | None,
     until: datetime | None,
     props: Mapping[str, object] | None,
+    anonymous_id: str | None,
+    context: Mapping[str, object] | None,
     limit: int,
     after: StoredEvent | None,
 ) -> event_pb.ListEventsRequest:
@@ -129,7 +139,9 @@ def list_request(
         user_id=user_id,
         since=timestamp(since, "since") if since else None,
         until=timestamp(until, "until") if until else None,
-        props=props_json(props).decode() if props else "",
+        props=contained("props", props),
+        anonymous_id=anonymous_id,
+        context=contained("context", context),
         limit=limit,
         after_ts=timestamp(after.ts, "after.ts") if after else None,
         after_id=after.id if after else "",
@@ -149,10 +161,13 @@ def stored_event(item: event_pb.StoredEvent) -> StoredEvent:
         name=item.name,
         user_id=item.user_id if item.HasField("user_id") else None,
         props=json.loads(item.props_json) if item.HasField("props_json") else MessageToDict(item.props),
+        anonymous_id=item.anonymous_id if item.HasField("anonymous_id") else None,
+        context=json.loads(item.context_json) if item.HasField("context_json") else MessageToDict(item.context),
         ts=item.ts.ToDatetime(UTC),
         idempotency_key=item.idempotency_key if item.HasField("idempotency_key") else None,
         received_at=item.received_at.ToDatetime(UTC),
         props_json=item.props_json if item.HasField("props_json") else None,
+        context_json=item.context_json if item.HasField("context_json") else None,
     )
 
 

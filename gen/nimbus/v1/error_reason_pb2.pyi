@@ -70,7 +70,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"index": 3, "field": "ts", "reason": "TS_OUT_OF_RANGE"}
     """
     ERROR_REASON_PROPS_TOO_DEEP: _ErrorReason.ValueType  # 10
-    """Of one event: its `props` are nested more than 5 levels deep.
+    """Of one event: its `props` or its `context` are nested more than 20 levels deep.
 
         {"index": 3, "field": "props", "reason": "PROPS_TOO_DEEP"}
     """
@@ -266,7 +266,7 @@ ERROR_REASON_TS_OUT_OF_RANGE: ErrorReason.ValueType  # 9
     {"index": 3, "field": "ts", "reason": "TS_OUT_OF_RANGE"}
 """
 ERROR_REASON_PROPS_TOO_DEEP: ErrorReason.ValueType  # 10
-"""Of one event: its `props` are nested more than 5 levels deep.
+"""Of one event: its `props` or its `context` are nested more than 20 levels deep.
 
     {"index": 3, "field": "props", "reason": "PROPS_TOO_DEEP"}
 """

@@ -64,6 +64,9 @@ class Event(_message.Message):
     PROPS_JSON_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. What happened, such as `page_view`. 1 to 200 characters, no NUL."""
     props_json: _builtins.bytes
@@ -71,9 +74,16 @@ class Event(_message.Message):
     user_id: _builtins.str
     """Whom it is about, 1 to 200 characters, no NUL. Default: nobody."""
     idempotency_key: _builtins.str
-    """Makes the event unique together with `name`, `user_id` and `ts` (or without `ts`, if it has none). 1 to 200
-    characters, no NUL. Default: an event is the same only if it comes in the same signed request at the same index.
+    """Makes the event unique together with `name`, `user_id` (where there is none, `anonymous_id`) and `ts` (or without
+    `ts`, if it has none). 1 to 200 characters, no NUL. Default: an event is the same only if it comes in the same
+    signed request at the same index.
     """
+    anonymous_id: _builtins.str
+    """Whom it is about where that is not known by name, such as the id of a device or of a browser's cookie; beside
+    `user_id` or instead of it. 1 to 200 characters, no NUL. Default: none.
+    """
+    context_json: _builtins.bytes
+    """For SDKs: a JSON object in UTF-8, decoded faster than `context`."""
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp:
         """When it happened, with microseconds; from the year 2000 to 24 hours ahead. Default: the signature's timestamp, or
@@ -89,6 +99,10 @@ class Event(_message.Message):
     def props(self) -> _struct_pb2.Struct:
         """For people and grpcurl. Numbers are doubles."""
 
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """For people and grpcurl. Numbers are doubles."""
+
     def __init__(
         self,
         *,
@@ -98,21 +112,32 @@ class Event(_message.Message):
         props_json: _builtins.bytes = ...,
         user_id: _builtins.str | None = ...,
         idempotency_key: _builtins.str | None = ...,
+        anonymous_id: _builtins.str | None = ...,
+        context: _struct_pb2.Struct | None = ...,
+        context_json: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_user_id", b"_user_id", "idempotency_key", b"idempotency_key", "properties", b"properties", "props", b"props", "props_json", b"props_json", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_idempotency_key", b"_idempotency_key", "_user_id", b"_user_id", "anonymous_id", b"anonymous_id", "context", b"context", "context_form", b"context_form", "context_json", b"context_json", "idempotency_key", b"idempotency_key", "properties", b"properties", "props", b"props", "props_json", b"props_json", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_user_id", b"_user_id", "idempotency_key", b"idempotency_key", "name", b"name", "properties", b"properties", "props", b"props", "props_json", b"props_json", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_idempotency_key", b"_idempotency_key", "_user_id", b"_user_id", "anonymous_id", b"anonymous_id", "context", b"context", "context_form", b"context_form", "context_json", b"context_json", "idempotency_key", b"idempotency_key", "name", b"name", "properties", b"properties", "props", b"props", "props_json", b"props_json", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_id: _TypeAlias = _typing.Literal["anonymous_id"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_id: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id"]  # noqa: Y015
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    _WhichOneofReturnType_context_form: _TypeAlias = _typing.Literal["context", "context_json"]  # noqa: Y015
+    _WhichOneofArgType_context_form: _TypeAlias = _typing.Literal["context_form", b"context_form"]  # noqa: Y015
     _WhichOneofReturnType_properties: _TypeAlias = _typing.Literal["props", "props_json"]  # noqa: Y015
     _WhichOneofArgType_properties: _TypeAlias = _typing.Literal["properties", b"properties"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_id) -> _WhichOneofReturnType__anonymous_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_context_form) -> _WhichOneofReturnType_context_form | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_properties) -> _WhichOneofReturnType_properties | None: ...
 
@@ -322,7 +347,7 @@ class EventError(_message.Message):
     index: _builtins.int
     """Position of the event in the request, from 0."""
     field: _builtins.str
-    """The field that is wrong, such as `name`, or `props` for anything inside them."""
+    """The field that is wrong, such as `name`; `props` or `context` for anything inside them."""
     reason: _builtins.str
     """A value of ErrorReason without its prefix, such as `FIELD_REQUIRED`."""
     message: _builtins.str
@@ -359,6 +384,9 @@ class StoredEvent(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
     PROPS_JSON_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the event."""
     project_id: _builtins.str
@@ -375,6 +403,10 @@ class StoredEvent(_message.Message):
     """In place of `props`, a JSON object in UTF-8 with numbers as they were sent, without exponents: only where
     PROPS_FORM_JSON was asked for.
     """
+    anonymous_id: _builtins.str
+    """Whom it is about where that is not known by name."""
+    context_json: _builtins.bytes
+    """In place of `context`, as `props_json` is in place of `props`."""
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -386,6 +418,10 @@ class StoredEvent(_message.Message):
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
         """When the server took it."""
+
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """Where and with what it happened. Numbers are doubles: the nearest to what is stored."""
 
     def __init__(
         self,
@@ -400,17 +436,28 @@ class StoredEvent(_message.Message):
         idempotency_key: _builtins.str | None = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
         props_json: _builtins.bytes | None = ...,
+        anonymous_id: _builtins.str | None = ...,
+        context: _struct_pb2.Struct | None = ...,
+        context_json: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_props_json", b"_props_json", "_user_id", b"_user_id", "idempotency_key", b"idempotency_key", "props", b"props", "props_json", b"props_json", "received_at", b"received_at", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_context_json", b"_context_json", "_idempotency_key", b"_idempotency_key", "_props_json", b"_props_json", "_user_id", b"_user_id", "anonymous_id", b"anonymous_id", "context", b"context", "context_json", b"context_json", "idempotency_key", b"idempotency_key", "props", b"props", "props_json", b"props_json", "received_at", b"received_at", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_props_json", b"_props_json", "_user_id", b"_user_id", "id", b"id", "idempotency_key", b"idempotency_key", "name", b"name", "project_id", b"project_id", "props", b"props", "props_json", b"props_json", "received_at", b"received_at", "seq", b"seq", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_context_json", b"_context_json", "_idempotency_key", b"_idempotency_key", "_props_json", b"_props_json", "_user_id", b"_user_id", "anonymous_id", b"anonymous_id", "context", b"context", "context_json", b"context_json", "id", b"id", "idempotency_key", b"idempotency_key", "name", b"name", "project_id", b"project_id", "props", b"props", "props_json", b"props_json", "received_at", b"received_at", "seq", b"seq", "ts", b"ts", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_id: _TypeAlias = _typing.Literal["anonymous_id"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_id: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id"]  # noqa: Y015
+    _WhichOneofReturnType__context_json: _TypeAlias = _typing.Literal["context_json"]  # noqa: Y015
+    _WhichOneofArgType__context_json: _TypeAlias = _typing.Literal["_context_json", b"_context_json"]  # noqa: Y015
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__props_json: _TypeAlias = _typing.Literal["props_json"]  # noqa: Y015
     _WhichOneofArgType__props_json: _TypeAlias = _typing.Literal["_props_json", b"_props_json"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_id) -> _WhichOneofReturnType__anonymous_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_json) -> _WhichOneofReturnType__context_json | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
     @_typing.overload
@@ -436,6 +483,8 @@ class ListEventsRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     AFTER_TS_FIELD_NUMBER: _builtins.int
     AFTER_ID_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     user_id: _builtins.str
@@ -450,6 +499,12 @@ class ListEventsRequest(_message.Message):
     """Events to skip, 0 to 10,000; beyond that, use the cursor. Not together with the cursor. Default 0."""
     after_id: _builtins.str
     """Cursor: `after_id` of the page before, a UUID. Goes with `after_ts`."""
+    anonymous_id: _builtins.str
+    """Only events with this anonymous id. Default: all."""
+    context: _builtins.str
+    """A JSON object, such as `{"page": {"path": "/home"}}`: only events whose context contains it. Has the limits of
+    `props`. Default: all.
+    """
     @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only events with one of these names; at most 100. Default: all."""
@@ -479,17 +534,23 @@ class ListEventsRequest(_message.Message):
         offset: _builtins.int | None = ...,
         after_ts: _timestamp_pb2.Timestamp | None = ...,
         after_id: _builtins.str = ...,
+        anonymous_id: _builtins.str | None = ...,
+        context: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_user_id", b"_user_id", "after_ts", b"after_ts", "limit", b"limit", "offset", b"offset", "since", b"since", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_limit", b"_limit", "_offset", b"_offset", "_user_id", b"_user_id", "after_ts", b"after_ts", "anonymous_id", b"anonymous_id", "limit", b"limit", "offset", b"offset", "since", b"since", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_user_id", b"_user_id", "after_id", b"after_id", "after_ts", b"after_ts", "limit", b"limit", "name", b"name", "offset", b"offset", "project_id", b"project_id", "props", b"props", "since", b"since", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_limit", b"_limit", "_offset", b"_offset", "_user_id", b"_user_id", "after_id", b"after_id", "after_ts", b"after_ts", "anonymous_id", b"anonymous_id", "context", b"context", "limit", b"limit", "name", b"name", "offset", b"offset", "project_id", b"project_id", "props", b"props", "since", b"since", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_id: _TypeAlias = _typing.Literal["anonymous_id"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_id: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
     _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_id) -> _WhichOneofReturnType__anonymous_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload

@@ -29,7 +29,7 @@ from nimbus.v1 import access_pb2 as nimbus_dot_v1_dot_access__pb2
 from nimbus.v1 import event_service_pb2 as nimbus_dot_v1_dot_event__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1enimbus/v1/stream_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\x1a\x1dnimbus/v1/event_service.proto\"\x8d\x03\n\x16SubscribeEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12,\n\x0bstart_point\x18\x02 \x01(\x0e\x32\x15.nimbus.v1.StartPointH\x00\x12\x13\n\tafter_seq\x18\x03 \x01(\x03H\x00\x12+\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0c\n\x04name\x18\x05 \x03(\t\x12\x14\n\x07user_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05props\x18\x07 \x01(\t\x12(\n\nprops_form\x18\x08 \x01(\x0e\x32\x14.nimbus.v1.PropsForm\x12\x18\n\x10\x62\x61tch_events_max\x18\t \x01(\x05\x12\x19\n\x11heartbeat_seconds\x18\n \x01(\x05\x12\x10\n\x08\x63onsumer\x18\x0b \x01(\t\x12\x36\n\x11\x63onsumer_conflict\x18\x0c \x01(\x0e\x32\x1b.nimbus.v1.ConsumerConflictB\x07\n\x05startB\n\n\x08_user_id\"S\n\x17SubscribeEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.nimbus.v1.StoredEvent\x12\x10\n\x08position\x18\x02 \x01(\x03\"\xf2\x01\n\x13StreamEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\t\x12\x16\n\tafter_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x05 \x03(\t\x12\x14\n\x07user_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05props\x18\x07 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x08 \x01(\x05\x12\r\n\x05token\x18\t \x01(\tB\x0c\n\n_after_seqB\n\n\x08_user_id\"l\n\x18\x43reateStreamTokenRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\x05\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"Z\n\x19\x43reateStreamTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0b\n\x03lag\x18\x03 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12,\n\x08\x61\x63ked_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x12\x41\x63kPositionRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06rewind\x18\x04 \x01(\x08\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"*\n\x14ListConsumersRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\";\n\x15ListConsumersResponse\x12\"\n\x05items\x18\x01 \x03(\x0b\x32\x13.nimbus.v1.Consumer\"=\n\x15\x44\x65leteConsumerRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteConsumerResponse*[\n\nStartPoint\x12\x1b\n\x17START_POINT_UNSPECIFIED\x10\x00\x12\x16\n\x12START_POINT_LATEST\x10\x01\x12\x18\n\x14START_POINT_EARLIEST\x10\x02*S\n\tPropsForm\x12\x1a\n\x16PROPS_FORM_UNSPECIFIED\x10\x00\x12\x15\n\x11PROPS_FORM_STRUCT\x10\x01\x12\x13\n\x0fPROPS_FORM_JSON\x10\x02*t\n\x10\x43onsumerConflict\x12!\n\x1d\x43ONSUMER_CONFLICT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONSUMER_CONFLICT_REFUSE\x10\x01\x12\x1f\n\x1b\x43ONSUMER_CONFLICT_TAKE_OVER\x10\x02\x32\xa1\x06\n\rStreamService\x12`\n\x0fSubscribeEvents\x12!.nimbus.v1.SubscribeEventsRequest\x1a\".nimbus.v1.SubscribeEventsResponse\"\x04\xc8\xda\x18\x04\x30\x01\x12\x65\n\x0cStreamEvents\x12\x1e.nimbus.v1.StreamEventsRequest\x1a\x14.google.api.HttpBody\"\x1d\xc8\xda\x18\x05\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/events/stream0\x01\x12\x9d\x01\n\x11\x43reateStreamToken\x12#.nimbus.v1.CreateStreamTokenRequest\x1a$.nimbus.v1.CreateStreamTokenResponse\"=\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x33\"&/v1/projects/{project_id}/stream-token:\tjson_body\x12\x8c\x01\n\x0b\x41\x63kPosition\x12\x1d.nimbus.v1.AckPositionRequest\x1a\x13.nimbus.v1.Consumer\"I\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02?\"2/v1/projects/{project_id}/consumers/{consumer}/ack:\tjson_body\x12\x83\x01\n\rListConsumers\x12\x1f.nimbus.v1.ListConsumersRequest\x1a .nimbus.v1.ListConsumersResponse\"/\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02%\x12#/v1/projects/{project_id}/consumers\x12\x91\x01\n\x0e\x44\x65leteConsumer\x12 .nimbus.v1.DeleteConsumerRequest\x1a!.nimbus.v1.DeleteConsumerResponse\":\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x30*./v1/projects/{project_id}/consumers/{consumer}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1enimbus/v1/stream_service.proto\x12\tnimbus.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nimbus/v1/access.proto\x1a\x1dnimbus/v1/event_service.proto\"\xca\x03\n\x16SubscribeEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12,\n\x0bstart_point\x18\x02 \x01(\x0e\x32\x15.nimbus.v1.StartPointH\x00\x12\x13\n\tafter_seq\x18\x03 \x01(\x03H\x00\x12+\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0c\n\x04name\x18\x05 \x03(\t\x12\x14\n\x07user_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05props\x18\x07 \x01(\t\x12(\n\nprops_form\x18\x08 \x01(\x0e\x32\x14.nimbus.v1.PropsForm\x12\x18\n\x10\x62\x61tch_events_max\x18\t \x01(\x05\x12\x19\n\x11heartbeat_seconds\x18\n \x01(\x05\x12\x10\n\x08\x63onsumer\x18\x0b \x01(\t\x12\x36\n\x11\x63onsumer_conflict\x18\x0c \x01(\x0e\x32\x1b.nimbus.v1.ConsumerConflict\x12\x19\n\x0c\x61nonymous_id\x18\r \x01(\tH\x02\x88\x01\x01\x12\x0f\n\x07\x63ontext\x18\x0e \x01(\tB\x07\n\x05startB\n\n\x08_user_idB\x0f\n\r_anonymous_id\"S\n\x17SubscribeEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.nimbus.v1.StoredEvent\x12\x10\n\x08position\x18\x02 \x01(\x03\"\xaf\x02\n\x13StreamEventsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\t\x12\x16\n\tafter_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x05 \x03(\t\x12\x14\n\x07user_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05props\x18\x07 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x08 \x01(\x05\x12\r\n\x05token\x18\t \x01(\t\x12\x19\n\x0c\x61nonymous_id\x18\n \x01(\tH\x02\x88\x01\x01\x12\x0f\n\x07\x63ontext\x18\x0b \x01(\tB\x0c\n\n_after_seqB\n\n\x08_user_idB\x0f\n\r_anonymous_id\"l\n\x18\x43reateStreamTokenRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\x05\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"Z\n\x19\x43reateStreamTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0b\n\x03lag\x18\x03 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12,\n\x08\x61\x63ked_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x12\x41\x63kPositionRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06rewind\x18\x04 \x01(\x08\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"*\n\x14ListConsumersRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\";\n\x15ListConsumersResponse\x12\"\n\x05items\x18\x01 \x03(\x0b\x32\x13.nimbus.v1.Consumer\"=\n\x15\x44\x65leteConsumerRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteConsumerResponse*[\n\nStartPoint\x12\x1b\n\x17START_POINT_UNSPECIFIED\x10\x00\x12\x16\n\x12START_POINT_LATEST\x10\x01\x12\x18\n\x14START_POINT_EARLIEST\x10\x02*S\n\tPropsForm\x12\x1a\n\x16PROPS_FORM_UNSPECIFIED\x10\x00\x12\x15\n\x11PROPS_FORM_STRUCT\x10\x01\x12\x13\n\x0fPROPS_FORM_JSON\x10\x02*t\n\x10\x43onsumerConflict\x12!\n\x1d\x43ONSUMER_CONFLICT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONSUMER_CONFLICT_REFUSE\x10\x01\x12\x1f\n\x1b\x43ONSUMER_CONFLICT_TAKE_OVER\x10\x02\x32\xa1\x06\n\rStreamService\x12`\n\x0fSubscribeEvents\x12!.nimbus.v1.SubscribeEventsRequest\x1a\".nimbus.v1.SubscribeEventsResponse\"\x04\xc8\xda\x18\x04\x30\x01\x12\x65\n\x0cStreamEvents\x12\x1e.nimbus.v1.StreamEventsRequest\x1a\x14.google.api.HttpBody\"\x1d\xc8\xda\x18\x05\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/events/stream0\x01\x12\x9d\x01\n\x11\x43reateStreamToken\x12#.nimbus.v1.CreateStreamTokenRequest\x1a$.nimbus.v1.CreateStreamTokenResponse\"=\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x33\"&/v1/projects/{project_id}/stream-token:\tjson_body\x12\x8c\x01\n\x0b\x41\x63kPosition\x12\x1d.nimbus.v1.AckPositionRequest\x1a\x13.nimbus.v1.Consumer\"I\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02?\"2/v1/projects/{project_id}/consumers/{consumer}/ack:\tjson_body\x12\x83\x01\n\rListConsumers\x12\x1f.nimbus.v1.ListConsumersRequest\x1a .nimbus.v1.ListConsumersResponse\"/\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02%\x12#/v1/projects/{project_id}/consumers\x12\x91\x01\n\x0e\x44\x65leteConsumer\x12 .nimbus.v1.DeleteConsumerRequest\x1a!.nimbus.v1.DeleteConsumerResponse\":\xc8\xda\x18\x04\x82\xd3\xe4\x93\x02\x30*./v1/projects/{project_id}/consumers/{consumer}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,34 +48,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMSERVICE'].methods_by_name['ListConsumers']._serialized_options = b'\310\332\030\004\202\323\344\223\002%\022#/v1/projects/{project_id}/consumers'
   _globals['_STREAMSERVICE'].methods_by_name['DeleteConsumer']._loaded_options = None
   _globals['_STREAMSERVICE'].methods_by_name['DeleteConsumer']._serialized_options = b'\310\332\030\004\202\323\344\223\0020*./v1/projects/{project_id}/consumers/{consumer}'
-  _globals['_STARTPOINT']._serialized_start=1571
-  _globals['_STARTPOINT']._serialized_end=1662
-  _globals['_PROPSFORM']._serialized_start=1664
-  _globals['_PROPSFORM']._serialized_end=1747
-  _globals['_CONSUMERCONFLICT']._serialized_start=1749
-  _globals['_CONSUMERCONFLICT']._serialized_end=1865
+  _globals['_STARTPOINT']._serialized_start=1693
+  _globals['_STARTPOINT']._serialized_end=1784
+  _globals['_PROPSFORM']._serialized_start=1786
+  _globals['_PROPSFORM']._serialized_end=1869
+  _globals['_CONSUMERCONFLICT']._serialized_start=1871
+  _globals['_CONSUMERCONFLICT']._serialized_end=1987
   _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_start=191
-  _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_end=588
-  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_start=590
-  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_end=673
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=676
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=918
-  _globals['_CREATESTREAMTOKENREQUEST']._serialized_start=920
-  _globals['_CREATESTREAMTOKENREQUEST']._serialized_end=1028
-  _globals['_CREATESTREAMTOKENRESPONSE']._serialized_start=1030
-  _globals['_CREATESTREAMTOKENRESPONSE']._serialized_end=1120
-  _globals['_CONSUMER']._serialized_start=1122
-  _globals['_CONSUMER']._serialized_end=1239
-  _globals['_ACKPOSITIONREQUEST']._serialized_start=1242
-  _globals['_ACKPOSITIONREQUEST']._serialized_end=1375
-  _globals['_LISTCONSUMERSREQUEST']._serialized_start=1377
-  _globals['_LISTCONSUMERSREQUEST']._serialized_end=1419
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=1421
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=1480
-  _globals['_DELETECONSUMERREQUEST']._serialized_start=1482
-  _globals['_DELETECONSUMERREQUEST']._serialized_end=1543
-  _globals['_DELETECONSUMERRESPONSE']._serialized_start=1545
-  _globals['_DELETECONSUMERRESPONSE']._serialized_end=1569
-  _globals['_STREAMSERVICE']._serialized_start=1868
-  _globals['_STREAMSERVICE']._serialized_end=2669
+  _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_end=649
+  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_start=651
+  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_end=734
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=737
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=1040
+  _globals['_CREATESTREAMTOKENREQUEST']._serialized_start=1042
+  _globals['_CREATESTREAMTOKENREQUEST']._serialized_end=1150
+  _globals['_CREATESTREAMTOKENRESPONSE']._serialized_start=1152
+  _globals['_CREATESTREAMTOKENRESPONSE']._serialized_end=1242
+  _globals['_CONSUMER']._serialized_start=1244
+  _globals['_CONSUMER']._serialized_end=1361
+  _globals['_ACKPOSITIONREQUEST']._serialized_start=1364
+  _globals['_ACKPOSITIONREQUEST']._serialized_end=1497
+  _globals['_LISTCONSUMERSREQUEST']._serialized_start=1499
+  _globals['_LISTCONSUMERSREQUEST']._serialized_end=1541
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=1543
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=1602
+  _globals['_DELETECONSUMERREQUEST']._serialized_start=1604
+  _globals['_DELETECONSUMERREQUEST']._serialized_end=1665
+  _globals['_DELETECONSUMERRESPONSE']._serialized_start=1667
+  _globals['_DELETECONSUMERRESPONSE']._serialized_end=1691
+  _globals['_STREAMSERVICE']._serialized_start=1990
+  _globals['_STREAMSERVICE']._serialized_end=2791
 # @@protoc_insertion_point(module_scope)

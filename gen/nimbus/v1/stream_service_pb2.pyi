@@ -55,19 +55,23 @@ class _PropsFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PropsForm.V
     PROPS_FORM_UNSPECIFIED: _PropsForm.ValueType  # 0
     """The same as Struct."""
     PROPS_FORM_STRUCT: _PropsForm.ValueType  # 1
-    """`props`: for people and grpcurl. Numbers are doubles."""
+    """`props` and `context`: for people and grpcurl. Numbers are doubles."""
     PROPS_FORM_JSON: _PropsForm.ValueType  # 2
-    """`props_json`: JSON in UTF-8. Several times faster for both sides, and numbers keep all their digits."""
+    """`props_json` and `context_json`: JSON in UTF-8. Several times faster for both sides, and numbers keep all their
+    digits.
+    """
 
 class PropsForm(_PropsForm, metaclass=_PropsFormEnumTypeWrapper):
-    """How the props of events are sent."""
+    """How the props and the context of events are sent."""
 
 PROPS_FORM_UNSPECIFIED: PropsForm.ValueType  # 0
 """The same as Struct."""
 PROPS_FORM_STRUCT: PropsForm.ValueType  # 1
-"""`props`: for people and grpcurl. Numbers are doubles."""
+"""`props` and `context`: for people and grpcurl. Numbers are doubles."""
 PROPS_FORM_JSON: PropsForm.ValueType  # 2
-"""`props_json`: JSON in UTF-8. Several times faster for both sides, and numbers keep all their digits."""
+"""`props_json` and `context_json`: JSON in UTF-8. Several times faster for both sides, and numbers keep all their
+digits.
+"""
 Global___PropsForm: _TypeAlias = PropsForm  # noqa: Y015
 
 class _ConsumerConflict:
@@ -112,6 +116,8 @@ class SubscribeEventsRequest(_message.Message):
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     CONSUMER_FIELD_NUMBER: _builtins.int
     CONSUMER_CONFLICT_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project; a signing key must belong to it."""
     start_point: Global___StartPoint.ValueType
@@ -125,7 +131,7 @@ class SubscribeEventsRequest(_message.Message):
     bytes and 20 values, each object and list counted. Default: all.
     """
     props_form: Global___PropsForm.ValueType
-    """How props are sent. Default: Struct."""
+    """How props and context are sent. Default: Struct."""
     batch_events_max: _builtins.int
     """Most events in a response, 1 to 500. Default 500. A response has at most about 256 KiB, however many are asked for."""
     heartbeat_seconds: _builtins.int
@@ -136,6 +142,12 @@ class SubscribeEventsRequest(_message.Message):
     """
     consumer_conflict: Global___ConsumerConflict.ValueType
     """What if that consumer has a stream already. Default: refuse."""
+    anonymous_id: _builtins.str
+    """Only events with this anonymous id. Default: all."""
+    context: _builtins.str
+    """A JSON object, such as `{"page": {"path": "/home"}}`: only events whose context contains it, as ListEvents has it.
+    Has the limits of `props`. Default: all.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """With the first event that the server received at or after this time; latest, where there is none yet. Positions
@@ -161,15 +173,21 @@ class SubscribeEventsRequest(_message.Message):
         heartbeat_seconds: _builtins.int = ...,
         consumer: _builtins.str = ...,
         consumer_conflict: Global___ConsumerConflict.ValueType = ...,
+        anonymous_id: _builtins.str | None = ...,
+        context: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "after_seq", b"after_seq", "since", b"since", "start", b"start", "start_point", b"start_point", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_user_id", b"_user_id", "after_seq", b"after_seq", "anonymous_id", b"anonymous_id", "since", b"since", "start", b"start", "start_point", b"start_point", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "after_seq", b"after_seq", "batch_events_max", b"batch_events_max", "consumer", b"consumer", "consumer_conflict", b"consumer_conflict", "heartbeat_seconds", b"heartbeat_seconds", "name", b"name", "project_id", b"project_id", "props", b"props", "props_form", b"props_form", "since", b"since", "start", b"start", "start_point", b"start_point", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id", "_user_id", b"_user_id", "after_seq", b"after_seq", "anonymous_id", b"anonymous_id", "batch_events_max", b"batch_events_max", "consumer", b"consumer", "consumer_conflict", b"consumer_conflict", "context", b"context", "heartbeat_seconds", b"heartbeat_seconds", "name", b"name", "project_id", b"project_id", "props", b"props", "props_form", b"props_form", "since", b"since", "start", b"start", "start_point", b"start_point", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_id: _TypeAlias = _typing.Literal["anonymous_id"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_id: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["start_point", "after_seq", "since"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_id) -> _WhichOneofReturnType__anonymous_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
     @_typing.overload
@@ -220,6 +238,8 @@ class StreamEventsRequest(_message.Message):
     PROPS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     start: _builtins.str
@@ -236,6 +256,12 @@ class StreamEventsRequest(_message.Message):
     """Longest silence in seconds, 1 to 15. Default 15."""
     token: _builtins.str
     """From CreateStreamToken, where no header can be sent. It stands in no log of Nimbus."""
+    anonymous_id: _builtins.str
+    """Only events with this anonymous id. Default: all."""
+    context: _builtins.str
+    """A JSON object, such as `{"page": {"path": "/home"}}`: only events whose context contains it. Has the limits of
+    `props`. Default: all.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """With the first event that the server received at or after this time, in the forms of `ts` of an Event; latest, where
@@ -258,17 +284,23 @@ class StreamEventsRequest(_message.Message):
         props: _builtins.str = ...,
         heartbeat_seconds: _builtins.int = ...,
         token: _builtins.str = ...,
+        anonymous_id: _builtins.str | None = ...,
+        context: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_seq", b"_after_seq", "_user_id", b"_user_id", "after_seq", b"after_seq", "since", b"since", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_seq", b"_after_seq", "_anonymous_id", b"_anonymous_id", "_user_id", b"_user_id", "after_seq", b"after_seq", "anonymous_id", b"anonymous_id", "since", b"since", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_seq", b"_after_seq", "_user_id", b"_user_id", "after_seq", b"after_seq", "heartbeat_seconds", b"heartbeat_seconds", "name", b"name", "project_id", b"project_id", "props", b"props", "since", b"since", "start", b"start", "token", b"token", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_seq", b"_after_seq", "_anonymous_id", b"_anonymous_id", "_user_id", b"_user_id", "after_seq", b"after_seq", "anonymous_id", b"anonymous_id", "context", b"context", "heartbeat_seconds", b"heartbeat_seconds", "name", b"name", "project_id", b"project_id", "props", b"props", "since", b"since", "start", b"start", "token", b"token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_seq: _TypeAlias = _typing.Literal["after_seq"]  # noqa: Y015
     _WhichOneofArgType__after_seq: _TypeAlias = _typing.Literal["_after_seq", b"_after_seq"]  # noqa: Y015
+    _WhichOneofReturnType__anonymous_id: _TypeAlias = _typing.Literal["anonymous_id"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_id: _TypeAlias = _typing.Literal["_anonymous_id", b"_anonymous_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after_seq) -> _WhichOneofReturnType__after_seq | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_id) -> _WhichOneofReturnType__anonymous_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
