@@ -38,6 +38,7 @@ from nimbus_server.projects.store import ProjectStore
 from nimbus_server.rpc.admission import Admission
 from nimbus_server.rpc.forward import Forwarder
 from nimbus_server.rpc.server import Server
+from nimbus_server.segments.store import SegmentStore
 from nimbus_server.settings import Settings
 from nimbus_server.stream.hub import Hub
 from nimbus_server.stream.redis_bus import RedisBus
@@ -95,7 +96,7 @@ class Worker:
         self._hub = Hub(LogReader(self._database))
         self._rights = Rights(accounts, self._projects, consumers, now)
         self._wakeups = Wakeups(self._hub, _bus(settings))
-        self._gauges = Gauges(consumers)
+        self._gauges = Gauges(consumers, SegmentStore(self._database))
         self._metrics_address = (settings.bind_address, settings.metrics_port) if settings.metrics_port else None
         self._ingest = Ingest(EventLog(self._database, self._partitions), self._wakeups.committed)
         self._ingest_service = IngestService(access, self._ingest, now, settings.retention_days)

@@ -33,9 +33,7 @@ async def rebuild(settings: Settings, project_id: UUID | None) -> None:
         if project_id is not None:
             await SegmentStore(database).mark(project_id)
         retired = await UpkeepStore(database).rebuild(project_id)
-    say(
-        f"Gave up {retired:,} segments. The analyst makes them anew; until then questions read the log, which is slower."
-    )
+    say(f"Gave up {retired:,} segments. The analyst makes them anew; questions read the log until then.")
 
 
 def _table(rows: list[Status]) -> Table:

@@ -10,9 +10,10 @@ from pathlib import Path
 from uuid import UUID
 
 from nimbus_server.clock import Clock, micros
+from nimbus_server.segments.disk import require_room
 from nimbus_server.segments.manifest import Segment, segment_path
 from nimbus_server.segments.store import SegmentStore, StaleError
-from nimbus_server.segments.workbench import Workbench, require_room, run
+from nimbus_server.segments.workbench import Workbench, run
 
 THREADS, MEMORY_BYTES = 1, 384 * 1024**2
 # What has as many events, or as many bytes, is left as it is; what is smaller is merged up to the larger ones.

@@ -9,10 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 from nimbus_server.segments.compact import MEMORY_BYTES, THREADS
+from nimbus_server.segments.disk import require_room
 from nimbus_server.segments.manifest import Erasure, IdentityField, Segment, segment_path
 from nimbus_server.segments.store import SegmentStore, StaleError
 from nimbus_server.segments.upkeep_store import UpkeepStore
-from nimbus_server.segments.workbench import Workbench, require_room, run
+from nimbus_server.segments.workbench import Workbench, run
 
 # Positions that one transaction deletes from.
 POSITIONS_STEP = 100_000

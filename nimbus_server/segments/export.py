@@ -6,9 +6,10 @@ from pathlib import Path
 from uuid import UUID
 
 from nimbus_server.clock import Clock
+from nimbus_server.segments.disk import require_room
 from nimbus_server.segments.manifest import Segment
 from nimbus_server.segments.store import SegmentStore, StaleError
-from nimbus_server.segments.workbench import Workbench, require_room, run
+from nimbus_server.segments.workbench import Workbench, run
 
 POSITIONS_MAX = 250_000
 THREADS, MEMORY_BYTES = 2, 384 * 1024**2

@@ -17,12 +17,13 @@ from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.session import plain_conninfo
 from nimbus_server.segments.cleanup import Cleaner
 from nimbus_server.segments.compact import Compactor
+from nimbus_server.segments.disk import StorageError
 from nimbus_server.segments.erase import Eraser
 from nimbus_server.segments.export import Exporter
 from nimbus_server.segments.manifest import segments_folder
 from nimbus_server.segments.store import SegmentStore, StaleError
 from nimbus_server.segments.upkeep_store import UpkeepStore
-from nimbus_server.segments.workbench import LogAwayError, StorageError
+from nimbus_server.segments.workbench import LogAwayError
 from nimbus_server.settings import Settings
 
 log = structlog.get_logger(__name__)

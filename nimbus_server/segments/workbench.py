@@ -4,7 +4,6 @@ Everything here blocks: `run` has it done in a thread.
 """
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,12 +19,11 @@ import adbc_driver_postgresql as adbc_postgresql
 import duckdb
 
 from nimbus_server.segments import columns
+from nimbus_server.segments.disk import StorageError, attempt, keep, made
 from nimbus_server.segments.manifest import Segment, segment_path
 
 T = TypeVar("T")
 
-# Below it nothing more is written: PostgreSQL may have its data on the same disk.
-FREE_BYTES_MIN = 512 * 1024**2
 # For one statement that reads a range of the log.
 STATEMENT_SECONDS_MAX = 120
 SAMPLE_EVENTS, SAMPLE_BYTES_MAX = 5_000, 16 * 1024**2
@@ -48,10 +46,6 @@ CREATE OR REPLACE TEMP TABLE log AS SELECT seq, ts, name, user_id, anonymous_id,
     idempotency_key, props, context
 FROM stream
 """
-
-
-class StorageError(Exception):
-    """Segments can't be written: the disk is full, say. The text says why."""
 
 
 class LogAwayError(Exception):
@@ -83,7 +77,7 @@ class Workbench:
 
     def __init__(self, folder: Path, threads: int, memory_bytes: int) -> None:
         self._folder = folder
-        self._spill = Path(_attempt(lambda: tempfile.mkdtemp(prefix=SPILL_PREFIX, dir=_made(folder))))
+        self._spill = Path(attempt(lambda: tempfile.mkdtemp(prefix=SPILL_PREFIX, dir=made(folder))))
         self._duckdb = duckdb.connect(
             config={
                 "threads": threads,
@@ -124,7 +118,10 @@ class Workbench:
             raise LogAwayError(str(error).strip()) from error
 
     def load_segments(self, paths: Sequence[Path], kept: Sequence[str] = ()) -> None:
-        """Let `log` be the events of these files for which all of `kept`, SQL, holds. Raises SegmentMissingError too."""
+        """Let `log` be the events of these files for which all of `kept`, SQL, holds.
+
+        Raises SegmentMissingError.
+        """
         for path in paths:
             if not path.exists():
                 raise SegmentMissingError(
@@ -160,13 +157,13 @@ class Workbench:
         segment = Segment(uuid4(), first_seq, last_seq, _utc(ts_min), _utc(ts_max), rows, 0, promoted)
         path = segment_path(self._folder, project_id, segment.id)
         unfinished = path.with_suffix(UNFINISHED_SUFFIX)
-        _attempt(lambda: _made(path.parent))
+        attempt(lambda: made(path.parent))
         try:
             self._execute(
                 f"COPY ({columns.select(source, BASE_COLUMNS, promoted)} ORDER BY uid, ts, seq) "
                 f"TO {columns.literal(str(unfinished))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group})"
             )
-            size = _attempt(lambda: _keep(unfinished, path))
+            size = attempt(lambda: keep(unfinished, path))
         finally:
             unfinished.unlink(missing_ok=True)
         return replace(segment, bytes=size)
@@ -209,40 +206,5 @@ async def run(bench: Workbench, work: Callable[[], T]) -> T:
         raise
 
 
-def require_room(folder: Path) -> None:
-    """Raise StorageError where there is too little room for more segments, or no folder for them can be made."""
-    free = _attempt(lambda: shutil.disk_usage(_made(folder)).free)
-    if free < FREE_BYTES_MIN:
-        raise StorageError(f"{folder} has {free // 1024**2} MB free, and segments leave {FREE_BYTES_MIN // 1024**2} MB")
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-def _keep(unfinished: Path, path: Path) -> int:
-    """Give a file its name once it is on the disk, and return its size in bytes."""
-    _sync(unfinished)
-    unfinished.rename(path)
-    _sync(path.parent)
-    return path.stat().st_size
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC)
-
-
-def _attempt(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except OSError as error:
-        raise StorageError(str(error)) from error

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from nimbus_server.consumers.store import ConsumerStore, Lag
 from nimbus_server.errors import NimbusError, StartupError
+from nimbus_server.segments.store import SegmentStore, Status
 
 log = structlog.get_logger(__name__)
 
@@ -18,11 +19,13 @@ REFRESH_SECONDS = 5.0
 
 
 class Gauges(Collector):
-    """The lag of consumers, the same in every process. Call `run` for as long as it serves."""
+    """The lag of consumers and of segments, the same in every process. Call `run` for as long as it serves."""
 
-    def __init__(self, consumers: ConsumerStore) -> None:
+    def __init__(self, consumers: ConsumerStore, segments: SegmentStore) -> None:
         self._consumers = consumers
+        self._segments = segments
         self._lags: list[Lag] = []
+        self._statuses: list[Status] = []
         self._server: WSGIServer | None = None
 
     def serve(self, address: str, port: int) -> None:
@@ -47,8 +50,9 @@ class Gauges(Collector):
         while True:
             try:
                 self._lags = await self._consumers.lags()
+                self._statuses = await self._segments.status()
             except NimbusError:
-                self._lags = []  # the database is away: better no lag than an old one
+                self._lags, self._statuses = [], []  # the database is away: better no lag than an old one
             except Exception:
                 log.exception("lags could not be read")
             await asyncio.sleep(REFRESH_SECONDS)
@@ -63,3 +67,18 @@ class Gauges(Collector):
             active.add_metric((str(one.project_id), one.name), one.active)
         yield lag
         yield active
+        yield from self._of_segments()
+
+    def _of_segments(self) -> Iterable[Metric]:
+        labels = ("project_id",)
+        lag = GaugeMetricFamily("nimbus_segments_lag_events", "Events in no segment yet.", labels=labels)
+        files = GaugeMetricFamily("nimbus_segments_files", "Live segments.", labels=labels)
+        size = GaugeMetricFamily("nimbus_segments_bytes", "Bytes of live segments.", labels=labels)
+        for one in self._statuses:
+            project = (str(one.project_id),)
+            lag.add_metric(project, one.lag)
+            files.add_metric(project, one.files)
+            size.add_metric(project, one.bytes)
+        yield lag
+        yield files
+        yield size

@@ -1,15 +1,14 @@
 """What tests of segments share: events in the log, and what the files say, read back."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import duckdb
-import orjson
-import psycopg
 
 from nimbus_server.clock import now
 from nimbus_server.postgres.database import Database
@@ -53,8 +52,8 @@ async def put(database: Database, project: UUID, events: Iterable[Event]) -> int
                 seq += 1
                 ts = event.ts or now()
                 texts = (
-                    orjson.dumps(json or {}).decode() if not isinstance(json, str) else json
-                    for json in (event.props, event.context)
+                    fields if isinstance(fields, str) else json.dumps(fields or {})
+                    for fields in (event.props, event.context)
                 )
                 await copy.write_row(
                     (project, ts, uuid4(), seq, now(), event.name, event.user_id, event.anonymous_id, *texts)
@@ -79,13 +78,20 @@ def paths_of(folder: Path, project: UUID, segments: Iterable[Segment]) -> list[s
     return [str(segment_path(folder, project, segment.id)) for segment in segments]
 
 
-def file_rows(folder: Path, project: UUID, segments: Iterable[Segment], fields: str = FIELDS) -> list[tuple[Any, ...]]:
-    """What the files hold, by position, in the form of `log_rows`."""
+def file_rows(
+    folder: Path, project: UUID, segments: Iterable[Segment], fields: str = FIELDS, computed: Iterable[str] = ()
+) -> list[tuple[Any, ...]]:
+    """What the files hold, by position, in the form of `log_rows`; `fields` may use what is `computed`."""
     paths = paths_of(folder, project, segments)
     if not paths:
         return []
+    source = f"SELECT {', '.join(('*', *computed))} FROM read_parquet(?, union_by_name = true)"  # noqa: S608
     with duckdb.connect() as connection:
-        rows = connection.execute(
-            f"SELECT {fields} FROM read_parquet(?, union_by_name = true) ORDER BY seq", [paths]
-        ).fetchall()
+        query = f"SELECT {fields} FROM ({source}) ORDER BY seq"  # noqa: S608
+        rows = connection.execute(query, [paths]).fetchall()
     return [tuple(value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for value in row) for row in rows]
+
+
+def files_below(folder: Path) -> list[str]:
+    """The files in a folder, and in those in it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
