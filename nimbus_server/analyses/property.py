@@ -43,7 +43,9 @@ class Property:
         n, b = self.column("n", prefix), self.column("b", prefix)
         number = f"CASE WHEN {n} = trunc({n}) THEN CAST(CAST({n} AS BIGINT) AS VARCHAR) ELSE CAST({n} AS VARCHAR) END"
         boolean = f"CASE {b} WHEN TRUE THEN 'true' WHEN FALSE THEN 'false' END"
-        return f"coalesce({self.column('s', prefix)}, {number}, {boolean}, {self.column('j', prefix)})"
+        # A coalesce of all four takes twice the time where all values are texts.
+        s, rest = self.column("s", prefix), f"coalesce({number}, {boolean}, {self.column('j', prefix)})"
+        return f"CASE WHEN {s} IS NOT NULL THEN {s} ELSE {rest} END"
 
     def number(self, prefix: str = "") -> str:
         """SQL: the value as DOUBLE, NULL where it is no number."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from nimbus.v1.people_pb2 import TrendCell
@@ -10,7 +11,7 @@ from nimbus.v1.trend_pb2 import QueryTrendRequest, QueryTrendResponse, TrendPoin
 from nimbus_server.analyses.question import AsOf, Ask, Asked, Needs
 from nimbus_server.analyses.trend import sql
 from nimbus_server.analyses.trend.cell import people_of_cell
-from nimbus_server.analyses.trend.plan import RATIOS, ZERO_WHERE_EMPTY, Period, Plan, Series
+from nimbus_server.analyses.trend.plan import NUMERIC, RATIOS, ZERO_WHERE_EMPTY, Period, Plan, Series
 from nimbus_server.analyses.trend.request import read_plan
 from nimbus_server.clock import moment
 from nimbus_server.rpc.fields import timestamp
@@ -92,13 +93,17 @@ class Trend:
         found = _Found()
         for rank, bucket, *columns in rows:
             found.ranks.add(rank)
+            values = iter(columns)
             for number, series in enumerate(self._plan.series):
-                value, denominator, ignored = columns[3 * number : 3 * number + 3]
+                own = list(islice(values, series.columns))
+                if not own:
+                    continue
+                if series.measure in NUMERIC and bucket is None:
+                    found.ignored[number, rank] = int(own[-1])
+                value = own[0]
                 if series.measure in RATIOS:
-                    value = value / denominator if denominator else None
+                    value = value / own[1] if own[1] else None
                 found.values[number, rank, bucket] = value
-                if bucket is None:
-                    found.ignored[number, rank] = int(ignored)
         return found
 
     def _lines(self, found: _Found, period: Period, combinations: Sequence[sql.Values | None]) -> list[TrendSeries]:

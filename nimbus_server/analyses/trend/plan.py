@@ -34,14 +34,17 @@ ZERO_WHERE_EMPTY = {
 }
 # Their value is a quotient of two numbers.
 RATIOS = {TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON, TrendMeasure.TREND_MEASURE_AVERAGE}
-# Their value for a time follows from those of its parts.
+# Their value for a time follows from those of its parts, and so does that of sessions, which are counted apart.
 ADDITIVE = {
     TrendMeasure.TREND_MEASURE_EVENTS,
+    TrendMeasure.TREND_MEASURE_SESSIONS,
     TrendMeasure.TREND_MEASURE_SUM,
     TrendMeasure.TREND_MEASURE_AVERAGE,
     TrendMeasure.TREND_MEASURE_MINIMUM,
     TrendMeasure.TREND_MEASURE_MAXIMUM,
 }
+# Their value for a time follows from the people of its parts.
+OF_PEOPLE = {TrendMeasure.TREND_MEASURE_PEOPLE, TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class Series:
     selector: Selector
     measure: TrendMeasure
     measured: Property | None
+
+    @property
+    def columns(self) -> int:
+        """How many columns it has in a cell: its number, or numerator and denominator, and the events ignored."""
+        return 0 if self.is_of_sessions else 1 + (self.measure in RATIOS) + (self.measure in NUMERIC)
 
     @property
     def is_of_sessions(self) -> bool:
