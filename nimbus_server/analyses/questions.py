@@ -4,15 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from nimbus_server.analyses.catalog import event_names, properties, property_values
+from nimbus_server.analyses.people.request import ReadWithPeople, reader
 from nimbus_server.analyses.question import Asked, Question, Read
 from nimbus_server.analyses.retention import answer as retention
 from nimbus_server.analyses.selector import check_conditions
 from nimbus_server.analyses.trend import answer as trend
 from nimbus_server.errors import Reason, field_error
 
+# Those with people behind the numbers of their answers, by the field that they are in ListPeopleBehind.
+_WITH_PEOPLE: Mapping[str, ReadWithPeople] = {
+    "retention": retention.read,
+}
 QUESTIONS: Mapping[str, Read] = {
     "QueryTrend": trend.read,
     "QueryRetention": retention.read,
+    "ListPeopleBehind": reader(_WITH_PEOPLE),
     "ListEventNames": event_names.read,
     "ListProperties": properties.read,
     "ListPropertyValues": property_values.read,

@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from oracle.filters import matches, number_of, text_of, value_of
+
 from nimbus.v1.retention_pb2 import (
     QueryRetentionRequest,
     RetentionAlignment,
@@ -20,7 +22,6 @@ from nimbus.v1.retention_pb2 import (
     RetentionUnit,
 )
 from nimbus.v1.trend_pb2 import TrendMeasure
-from oracle.filters import matches, number_of, text_of, value_of
 
 Event = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,57 +42,71 @@ class Cohort:
     values: list[float] = field(default_factory=list)
 
 
+class Rules:
+    """A request with its defaults, and the units that its cohorts and periods are in."""
+
+    def __init__(self, request: QueryRetentionRequest) -> None:
+        self.request = request
+        self.unit = _name(RetentionUnit, request.unit, "RETENTION_UNIT_", "DAY")
+        self.cohort_by = _name(RetentionCohortBy, request.cohort_by, "RETENTION_COHORT_BY_", "FIRST_IN_RANGE")
+        self.is_calendar = request.alignment != RetentionAlignment.RETENTION_ALIGNMENT_ROLLING
+        self.counting = _name(RetentionCounting, request.counting, "RETENTION_COUNTING_", "ON")
+        self.start = _micros(request.range.start.ToDatetime(UTC))
+        self.end = _micros(request.range.end.ToDatetime(UTC))
+        if request.brackets:
+            self.counting = "BRACKETS"
+            self.cells = [(one.first, one.last) for one in request.brackets]
+        else:
+            self.cells = [(period, period) for period in range((request.periods or 7) + 1)]
+        first_day = {0: 0, 1: 0, 2: 6, 3: 5}[request.week_start]
+        zone = request.timezone or "UTC"
+        self.units = _units(self.unit, zone, first_day, self.start, self.end, self.cells[-1][1])
+
+    def unit_of(self, t: int) -> int:
+        return max(number for number, begin in enumerate(self.units) if begin <= t)
+
+    def period_of(self, first: Event, event: Event) -> int:
+        if self.is_calendar:
+            return self.unit_of(event["t"]) - self.unit_of(first["t"])
+        return int((event["t"] - first["t"]) // LENGTHS[self.unit])
+
+    def counts(self, period: int, cell: tuple[int, int]) -> bool:
+        if self.counting == "ON_OR_AFTER":
+            return period >= cell[0]
+        if self.counting == "ON_OR_BEFORE":
+            return period <= cell[0]
+        return cell[0] <= period <= cell[1]
+
+    def is_over(self, cohort: int, period: int, at: int) -> bool:
+        if self.is_calendar:
+            return self.units[cohort + period + 1] <= at
+        return min(self.units[cohort + 1], self.end) + (period + 1) * LENGTHS[self.unit] <= at
+
+
 def retention(
     request: QueryRetentionRequest, events: Sequence[Event], at: datetime
 ) -> tuple[list[Cohort], list[float]]:
     """The cohorts and the means of a request with start and end of its range, answered at a moment."""
-    unit = _name(RetentionUnit, request.unit, "RETENTION_UNIT_", "DAY")
-    alignment = _name(RetentionAlignment, request.alignment, "RETENTION_ALIGNMENT_", "CALENDAR")
-    counting = _name(RetentionCounting, request.counting, "RETENTION_COUNTING_", "ON")
-    first_day = {0: 0, 1: 0, 2: 6, 3: 5}[request.week_start]
-    start, end = _micros(request.range.start.ToDatetime(UTC)), _micros(request.range.end.ToDatetime(UTC))
-    cells = [(one.first, one.last) for one in request.brackets]
-    is_bracketed = bool(cells)
-    cells = cells or [(period, period) for period in range((request.periods or 7) + 1)]
-    units = _units(unit, request.timezone or "UTC", first_day, start, end, cells[-1][1])
-
-    def unit_of(t: int) -> int:
-        return max(number for number, begin in enumerate(units) if begin <= t)
-
-    def period_of(first: Event, event: Event) -> int:
-        if alignment == "CALENDAR":
-            return unit_of(event["t"]) - unit_of(first["t"])
-        return int((event["t"] - first["t"]) // LENGTHS[unit])
-
-    def counts(period: int, cell: tuple[int, int]) -> bool:
-        if is_bracketed:
-            return cell[0] <= period <= cell[1]
-        return {"ON": period == cell[0], "ON_OR_AFTER": period >= cell[0], "ON_OR_BEFORE": period <= cell[0]}[counting]
-
-    cohorts = [Cohort(begin) for begin in units if begin < end]
+    rules = Rules(request)
+    cohorts = [Cohort(begin) for begin in rules.units if begin < rules.end]
     for cohort in cohorts:
-        cohort.returned = [set() for _ in cells]
-        cohort.returns = [[] for _ in cells]
+        cohort.returned = [set() for _ in rules.cells]
+        cohort.returns = [[] for _ in rules.cells]
     for person, own in _by_person(events).items():
-        for first in _start_events(request, own, start, end, unit_of):
-            cohort = cohorts[unit_of(first["t"])]
+        for first in _start_events(rules, own):
+            cohort = cohorts[rules.unit_of(first["t"])]
             cohort.members.add(person)
-            for event in own[own.index(first) + 1 :]:
-                if matches(getattr(request, "return"), event):
-                    for number, cell in enumerate(cells):
-                        if counts(period_of(first, event), cell):
-                            cohort.returned[number].add(person)
-                            cohort.returns[number].append(event)
+            later = own[own.index(first) + 1 :]
+            for event in [one for one in later if matches(getattr(request, "return"), one)]:
+                for number, cell in enumerate(rules.cells):
+                    if rules.counts(rules.period_of(first, event), cell):
+                        cohort.returned[number].add(person)
+                        cohort.returns[number].append(event)
     for number, cohort in enumerate(cohorts):
-        for _, last in cells:
-            if alignment == "CALENDAR":
-                over = units[number + last + 1]
-            else:
-                over = min(units[number + 1], end) + (last + 1) * LENGTHS[unit]
-            cohort.complete.append(over <= _micros(at))
+        cohort.complete = [rules.is_over(number, last, _micros(at)) for _, last in rules.cells]
         if request.measure:
             cohort.values = [_value(request, returns) for returns in cohort.returns]
-    return cohorts, [_mean(request, cohorts, number) for number in range(len(cells))]
+    return cohorts, [_mean(request, cohorts, number) for number in range(len(rules.cells))]
 
 
 def _by_person(events: Sequence[Event]) -> dict[str, list[Event]]:
@@ -103,23 +118,18 @@ def _by_person(events: Sequence[Event]) -> dict[str, list[Event]]:
     return people
 
 
-def _start_events(
-    request: QueryRetentionRequest, own: Sequence[Event], start: int, end: int, unit_of: Any
-) -> list[Event]:
+def _start_events(rules: Rules, own: Sequence[Event]) -> list[Event]:
     """The start events of a person from which returns count."""
-    cohort_by = _name(RetentionCohortBy, request.cohort_by, "RETENTION_COHORT_BY_", "FIRST_IN_RANGE")
-    of_all = [event for event in own if matches(request.start, event)]
-    in_range = [event for event in of_all if start <= event["t"] < end]
-    if not in_range:
+    of_all = [event for event in own if matches(rules.request.start, event)]
+    in_range = [event for event in of_all if rules.start <= event["t"] < rules.end]
+    if rules.cohort_by == "EVERY":
+        firsts: dict[int, Event] = {}
+        for event in in_range:
+            firsts.setdefault(rules.unit_of(event["t"]), event)
+        return [*firsts.values()]
+    if rules.cohort_by == "FIRST_EVER" and in_range[:1] != of_all[:1]:
         return []
-    if cohort_by == "FIRST_IN_RANGE":
-        return in_range[:1]
-    if cohort_by == "FIRST_EVER":
-        return in_range[:1] if of_all[0] is in_range[0] else []
-    firsts: dict[int, Event] = {}
-    for event in in_range:
-        firsts.setdefault(unit_of(event["t"]), event)
-    return [*firsts.values()]
+    return in_range[:1]
 
 
 def _value(request: QueryRetentionRequest, returns: Sequence[Event]) -> float:
@@ -127,25 +137,24 @@ def _value(request: QueryRetentionRequest, returns: Sequence[Event]) -> float:
     people = {event["anonymous_id"] if event["user_id"] is None else event["user_id"] for event in returns}
     values = [value_of(request.property, event) for event in returns] if request.property else []
     numbers = sorted(number for number in map(number_of, values) if number is not None)
-    if measure == "EVENTS":
-        return len(returns)
-    if measure == "PEOPLE":
-        return len(people)
-    if measure == "EVENTS_PER_PERSON":
-        return len(returns) / len(people) if people else math.nan
-    if measure == "DISTINCT":
-        return len({text for text in map(text_of, values) if text is not None})
-    if measure == "SUM":
-        return sum(numbers)
+    if measure in PERCENTILES:
+        return _percentile(numbers, PERCENTILES[measure])
+    return {
+        "EVENTS": lambda: len(returns),
+        "PEOPLE": lambda: len(people),
+        "EVENTS_PER_PERSON": lambda: len(returns) / len(people) if people else math.nan,
+        "DISTINCT": lambda: len({text for text in map(text_of, values) if text is not None}),
+        "SUM": lambda: sum(numbers),
+        "AVERAGE": lambda: sum(numbers) / len(numbers) if numbers else math.nan,
+        "MINIMUM": lambda: min(numbers, default=math.nan),
+        "MAXIMUM": lambda: max(numbers, default=math.nan),
+    }[measure]()
+
+
+def _percentile(numbers: Sequence[float], percent: int) -> float:
     if not numbers:
         return math.nan
-    if measure == "AVERAGE":
-        return sum(numbers) / len(numbers)
-    if measure == "MINIMUM":
-        return numbers[0]
-    if measure == "MAXIMUM":
-        return numbers[-1]
-    place = (len(numbers) - 1) * PERCENTILES[measure] / 100
+    place = (len(numbers) - 1) * percent / 100
     low = math.floor(place)
     high = min(low + 1, len(numbers) - 1)
     return numbers[low] + (numbers[high] - numbers[low]) * (place - low)
@@ -166,7 +175,7 @@ def _mean(request: QueryRetentionRequest, cohorts: Sequence[Cohort], number: int
 
 
 def _units(unit: str, zone: str, first_day: int, start: int, end: int, last_period: int) -> list[int]:
-    """First moments: of the unit with `start`, and of all later ones until the last period of the last cohort is over."""
+    """First moments of the unit with `start` and of later ones, until the last period of the last cohort is over."""
     found: list[int] = []
     left = last_period + 1
     for begin in _begins(unit, zone, first_day, start):

@@ -1,7 +1,7 @@
 """The question QueryRetention: what it reads, and how the rows of its statements become the response."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nimbus.v1.people_pb2 import RetentionCell
@@ -44,6 +44,11 @@ class Retention:
             properties=plan.start.properties | plan.returning.properties | frozenset([measured] if measured else []),
         )
 
+    @property
+    def semantics(self) -> Mapping[str, str]:
+        """The rules in force, by the names of the request's fields."""
+        return self.plan.semantics
+
     def answer(self, ask: Ask, as_of: AsOf) -> QueryRetentionResponse:
         """The response, from one statement, or two where there is a measure."""
         plan = self.plan
@@ -70,7 +75,10 @@ class Retention:
         )
 
     def people(self, cell: RetentionCell) -> str:
-        """SQL with one column `uid`: the people behind a cell. Raises NimbusError with FIELD_REQUIRED or FIELD_INVALID."""
+        """SQL with one column `uid`: the people behind a cell.
+
+        Raises NimbusError with FIELD_REQUIRED or FIELD_INVALID.
+        """
         plan = self.plan
         if not cell.HasField("start"):
             raise field_error(
@@ -122,4 +130,4 @@ def read(request: QueryRetentionRequest, asked: Asked) -> Retention:
 
 def _simple_mean(numbers: Sequence[float], of_none: float) -> float:
     known = [number for number in numbers if not math.isnan(number)]
-    return math.fsum(known) / len(known) if known else of_none
+    return sum(number / len(known) for number in known) if known else of_none

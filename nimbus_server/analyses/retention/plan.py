@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nimbus.v1.retention_pb2 import RetentionAlignment, RetentionCohortBy, RetentionCounting, RetentionMean
+from nimbus.v1.retention_pb2 import RetentionAlignment, RetentionCounting
 from nimbus_server.analyses.retention.measure import Measure
 from nimbus_server.analyses.selector import Selector
 from nimbus_server.analyses.time_range import Range
@@ -22,9 +22,10 @@ class Cell:
 class Plan:
     """A valid request.
 
-    `units` are those of the cohorts, then those in which their last period lies, and the one after it: where that starts
-    is where the last period of the last cohort ends. `length` is that of a rolling period, in microseconds. `cells` are
-    in order, and do not overlap. `semantics` is that of the response.
+    `units` are those of the cohorts and those of their periods, and one more, at whose start the last period of
+    the last cohort ends. `length` is that of a rolling period, in microseconds. `cells` are in order, without overlap.
+    `cohort_by`, `alignment`, `counting` and `mean` are values of the enums of the request, never the unspecified one.
+    `semantics` is that of the response.
     """
 
     start: Selector
@@ -34,10 +35,10 @@ class Plan:
     cohorts: int
     length: int
     cells: tuple[Cell, ...]
-    cohort_by: RetentionCohortBy
-    alignment: RetentionAlignment
-    counting: RetentionCounting
-    mean: RetentionMean
+    cohort_by: int
+    alignment: int
+    counting: int
+    mean: int
     measure: Measure | None
     semantics: Mapping[str, str]
 

@@ -11,11 +11,11 @@ from nimbus.v1.retention_pb2 import RetentionAlignment, RetentionCohortBy, Reten
 class Rules:
     """What fills in the fields that a request leaves unset."""
 
-    cohort_by: RetentionCohortBy = RetentionCohortBy.RETENTION_COHORT_BY_FIRST_IN_RANGE
-    alignment: RetentionAlignment = RetentionAlignment.RETENTION_ALIGNMENT_CALENDAR
-    counting: RetentionCounting = RetentionCounting.RETENTION_COUNTING_ON
-    mean: RetentionMean = RetentionMean.RETENTION_MEAN_POOLED
-    week_start: WeekStart = WeekStart.WEEK_START_MONDAY
+    cohort_by: int = RetentionCohortBy.RETENTION_COHORT_BY_FIRST_IN_RANGE
+    alignment: int = RetentionAlignment.RETENTION_ALIGNMENT_CALENDAR
+    counting: int = RetentionCounting.RETENTION_COUNTING_ON
+    mean: int = RetentionMean.RETENTION_MEAN_POOLED
+    week_start: int = WeekStart.WEEK_START_MONDAY
 
 
 RULES: Mapping[int, Rules] = {
@@ -28,8 +28,8 @@ RULES: Mapping[int, Rules] = {
         alignment=RetentionAlignment.RETENTION_ALIGNMENT_ROLLING,
         counting=RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER,
     ),
-    # posthog.com/docs/product-analytics/retention: recurring retention, on the interval, weighted mean; intervals of the
-    # calendar, weeks from Sunday. Its interval 0 counts everybody in the cohort: that can't be had, `size` is that number.
+    # posthog.com/docs/product-analytics/retention: recurring retention, on the interval, weighted mean; intervals of
+    # the calendar, weeks from Sunday. Its interval 0 counts everybody in the cohort: that can't be had, but is `size`.
     Preset.PRESET_POSTHOG: Rules(
         cohort_by=RetentionCohortBy.RETENTION_COHORT_BY_EVERY, week_start=WeekStart.WEEK_START_SUNDAY
     ),

@@ -1,7 +1,7 @@
 """What QueryRetention is asked, as a plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nimbus.v1.question_pb2 import Preset, WeekStart
@@ -28,6 +28,8 @@ from nimbus_server.rpc.fields import int_field
 COHORTS_MAX = 1_000
 PERIODS_DEFAULT, PERIODS_MAX = 7, 366
 BRACKETS_MAX = 100
+# About 3 MB of a response; clients of gRPC take 4 MB unless they are told otherwise.
+CELLS_MAX = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ _ENUMS: Mapping[str, Any] = {
 def read_plan(request: QueryRetentionRequest, asked: Asked) -> Plan:
     """The plan of a request.
 
-    Raises NimbusError with FIELD_REQUIRED, FIELD_TOO_LONG or FIELD_INVALID, and the path of what is wrong.
+    Raises NimbusError with FIELD_REQUIRED, FIELD_TOO_LONG or FIELD_INVALID, and the path of what is wrong, and with
+    QUESTION_TOO_LARGE where the answer would be too large.
     """
     for field, values in _ENUMS.items():
         if getattr(request, field) not in values.values():
@@ -76,10 +79,18 @@ def read_plan(request: QueryRetentionRequest, asked: Asked) -> Plan:
     measure = read_measure(request.measure, request.property)
     if measure and rules.counting != RetentionCounting.RETENTION_COUNTING_ON:
         raise field_error(
-            Reason.FIELD_INVALID, "measure", "measure goes with counting ON, or with brackets, alone: set counting to ON."
+            Reason.FIELD_INVALID,
+            "measure",
+            "measure goes with counting ON, or with brackets, alone: set counting to ON.",
         )
     asked_range = read_range(request.range, zone, asked.now, rules.week_start)
     units, cohorts = _units(zone, unit, asked_range, cells[-1].last, rules.week_start)
+    if cohorts * len(cells) > CELLS_MAX:
+        raise NimbusError(
+            Reason.QUESTION_TOO_LARGE,
+            f"The answer has {cohorts * len(cells):,} cells, and may have {CELLS_MAX:,}. Ask for a shorter range, fewer "
+            "periods or a longer unit.",
+        )
     return Plan(
         start=start,
         returning=returning,
@@ -100,7 +111,9 @@ def read_plan(request: QueryRetentionRequest, asked: Asked) -> Plan:
 def _rules(request: QueryRetentionRequest) -> Rules:
     """The rules in force: those of the preset where the request leaves them unset."""
     preset = RULES[request.preset]
-    rules = Rules(**{field.name: getattr(request, field.name) or getattr(preset, field.name) for field in fields(Rules)})
+    rules = Rules(
+        **{field.name: getattr(request, field.name) or getattr(preset, field.name) for field in fields(Rules)}
+    )
     if not request.brackets:
         return rules
     if request.counting not in {
@@ -109,7 +122,7 @@ def _rules(request: QueryRetentionRequest) -> Rules:
     }:
         raise field_error(Reason.FIELD_INVALID, "counting", "counting must be left out, or be ON, beside brackets.")
     # A return in any period of a bracket counts for it, whatever the preset.
-    return Rules(rules.cohort_by, rules.alignment, RetentionCounting.RETENTION_COUNTING_ON, rules.mean, rules.week_start)
+    return replace(rules, counting=RetentionCounting.RETENTION_COUNTING_ON)
 
 
 def _periods(request: QueryRetentionRequest) -> tuple[Cell, ...]:
@@ -170,7 +183,7 @@ def _semantics(
         "timezone": zone.name,
         "start": start.label,
         "return": returning.label,
-        "unit": RetentionUnit.Name(unit).removeprefix("RETENTION_UNIT_"),
+        "unit": _ENUMS["unit"].Name(unit).removeprefix("RETENTION_UNIT_"),
     }
     for field in fields(Rules):
         prefix = "" if field.name == "week_start" else "RETENTION_"
@@ -181,7 +194,7 @@ def _semantics(
     else:
         semantics["periods"] = str(cells[-1].last)
     if measure:
-        semantics["measure"] = TrendMeasure.Name(measure.measure).removeprefix("TREND_MEASURE_")
+        semantics["measure"] = _ENUMS["measure"].Name(measure.measure).removeprefix("TREND_MEASURE_")
     return semantics
 
 

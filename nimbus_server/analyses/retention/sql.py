@@ -4,13 +4,20 @@
 number `c` of its unit, and the time `t` and the place of the start event. `hits` has rows of `uid, c, cell`: the person
 of the cohort has a return for the cell; of the periods before or after it too, where it is ON_OR_BEFORE or ON_OR_AFTER.
 
-The place of an event is its rank in the order of (ts, seq) as one number, so that min and max find the first and the last.
+The place of an event is (ts, seq) as one number, so that min and max find the first and the last.
 """
+
+from collections.abc import Mapping
 
 from nimbus.v1.retention_pb2 import RetentionCohortBy, RetentionCounting
 from nimbus_server.analyses.retention.plan import Cell, Plan
 
 _PLACE = f"(t::HUGEINT * {2**63} + seq)"
+# How the cells of hits compare with the cell that they count for, where they must not be the same.
+_COUNTS: Mapping[int, str] = {
+    RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER: ">=",
+    RetentionCounting.RETENTION_COUNTING_ON_OR_BEFORE: "<=",
+}
 # Cells whose people are marked in one number of 64 bits.
 _MARKS = 62
 
@@ -39,10 +46,7 @@ def cohort_sql(plan: Plan, cohort: int) -> str:
 
 def returned_sql(plan: Plan, cohort: int, cell: int, *, dropped: bool) -> str:
     """The people of a cohort who returned for a cell, or who did not, as rows of `uid`."""
-    counts = {
-        RetentionCounting.RETENTION_COUNTING_ON_OR_AFTER: ">=",
-        RetentionCounting.RETENTION_COUNTING_ON_OR_BEFORE: "<=",
-    }.get(plan.counting, "=")
+    counts = _COUNTS.get(plan.counting, "=")
     returned = f"SELECT uid FROM hits WHERE c = {cohort} AND cell {counts} {cell}"
     which = f"NOT IN ({returned})" if dropped else f"IN ({returned})"
     return f"WITH {_starts(plan)}, {_hits(plan)} SELECT uid FROM b WHERE c = {cohort} AND uid {which}"
@@ -55,16 +59,15 @@ def _starts(plan: Plan) -> str:
     if plan.measure:
         columns.append(f"{plan.measure.value} AS v")
     is_of_either = start if start == returning else f"({start} OR {returning})"
-    cohort = plan.units.index("t")
-    by_unit = f", {cohort}" if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY else ""
-    first = f"SELECT uid, min(t) AS t, min({_PLACE}) AS place FROM e WHERE starts AND t < {plan.range.end}"
+    by_unit = f", {plan.units.index('e.t')}" if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY else ""
+    first = f"SELECT uid, min(t) AS t, min({_PLACE}) AS place FROM e WHERE starts AND e.t < {plan.range.end}"
     if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_FIRST_EVER:
         first = f"SELECT * FROM ({first} GROUP BY uid) WHERE t >= {plan.range.start}"
     else:
-        first = f"{first} AND t >= {plan.range.start} GROUP BY uid{by_unit}"
+        first = f"{first} AND e.t >= {plan.range.start} GROUP BY uid{by_unit}"
     return f"""
 e AS MATERIALIZED (SELECT {", ".join(columns)} FROM src WHERE uid IS NOT NULL AND {is_of_either}),
-b AS MATERIALIZED (SELECT *, {cohort} AS c FROM ({first}))"""
+b AS MATERIALIZED (SELECT *, {plan.units.index("t")} AS c FROM ({first}))"""
 
 
 def _hits(plan: Plan) -> str:
@@ -81,14 +84,16 @@ def _last_hits(plan: Plan) -> str:
     period = f"{plan.units.index('r.t')} - c" if plan.is_calendar else f"(r.t - b.t) // {plan.length}"
     return f"""
 r AS (SELECT uid, max(t) AS t, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid),
-hits AS (SELECT uid, c, least({period}, {plan.last_period}) AS cell FROM r JOIN b USING (uid) WHERE r.place > b.place)"""
+hits AS (
+    SELECT uid, c, least({period}, {plan.last_period}) AS cell FROM r JOIN b USING (uid) WHERE r.place > b.place
+)"""
 
 
 def _unit_hits(plan: Plan) -> str:
     """From the last return in each unit. In the unit of the start event, it says whether any is after that."""
     return f"""
 r AS MATERIALIZED (
-    SELECT uid, {plan.units.index("t")} AS u, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid, u
+    SELECT uid, {plan.units.index("e.t")} AS u, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid, u
 ),
 hits AS (
     SELECT uid, c, {_cell(plan, "u - c")} AS cell FROM r JOIN b USING (uid)
@@ -114,7 +119,8 @@ def _cell(plan: Plan, period: str) -> str:
     return (
         "CASE "
         + " ".join(
-            f"WHEN {period} BETWEEN {cell.first} AND {cell.last} THEN {number}" for number, cell in enumerate(plan.cells)
+            f"WHEN {period} BETWEEN {cell.first} AND {cell.last} THEN {number}"
+            for number, cell in enumerate(plan.cells)
         )
         + " END"
     )

@@ -1,0 +1,1 @@
+"""The people behind one number of an answer, of ListPeopleBehind."""
