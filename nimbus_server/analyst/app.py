@@ -23,7 +23,7 @@ from nimbus_server.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-RUNNING_MAX_LEAST, RUNNING_MAX_MOST = 2, 4
+RUNNING_MAX_LEAST, RUNNING_MAX_MOST = 3, 4
 DRAIN_SECONDS = 1.0
 # For a first look at a database, which may still be away.
 CONNECT_SECONDS_MAX = 3

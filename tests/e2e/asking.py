@@ -1,5 +1,6 @@
 """Questions in tests: how they are asked, and large logs to ask about."""
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -12,7 +13,7 @@ from transports import Transport, over_native_grpc
 
 from nimbus_server.errors import Reason
 
-# Events `n0` to `n19` of 1,000 people, one a second up to now, by rising position. `props.long` is another text in each.
+# Events `n0` to `n19` of 1,000 people, one a second up to now, by rising position. `props.long` differs in each.
 FILL = """
 INSERT INTO events (project_id, ts, id, seq, received_at, name, user_id, props)
 SELECT %(project)s, now() - i * interval '1 second', gen_random_uuid(), s.last_seq + i, now(), 'n' || i %% 20,
@@ -37,19 +38,29 @@ def ask(stack: Stack, account: Account, rpc: str, transport: Transport = over_na
     )
 
 
+def answer(stack: Stack, account: Account, rpc: str, **fields: Any) -> Any:
+    """The response to a question."""
+    outcome = ask(stack, account, rpc, **fields)
+    assert outcome.failure is None, outcome.failure
+    return outcome.response
+
+
 def names(stack: Stack, account: Account) -> dict[str, int]:
     """How many events of each name there are, by the analyst."""
-    outcome = ask(stack, account, "ListEventNames")
-    assert outcome.failure is None, outcome.failure
-    return {info.name: info.events for info in outcome.response.names}
+    return {info.name: info.events for info in answer(stack, account, "ListEventNames").names}
 
 
 def until_it_answers(stack: Stack, account: Account) -> None:
-    """Wait until there is an analyst; any other failure fails the test."""
+    """Wait until there is an analyst."""
+    until_answered(lambda: ask(stack, account, "ListEventNames"))
 
-    def answers() -> bool:
-        failure = ask(stack, account, "ListEventNames").failure
+
+def until_answered(question: Callable[[], Outcome]) -> None:
+    """Ask until there is an analyst; any other failure fails the test."""
+
+    def answered() -> bool:
+        failure = question().failure
         assert failure is None or failure.reason == Reason.ANALYST_UNAVAILABLE, failure
         return failure is None
 
-    wait_until(answers)
+    wait_until(answered)

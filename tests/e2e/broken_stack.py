@@ -75,19 +75,26 @@ def without_table(stack: Stack, table: str) -> Iterator[None]:
 @contextmanager
 def without_worker(stack: Stack) -> Iterator[None]:
     """The only worker is dead, and the supervisor held so that it starts no other."""
+    with without(stack, "worker-0.sock"):
+        yield
+    wait_until(lambda: send(stack, "GET", "/readiness").status == 200)
+
+
+@contextmanager
+def without(stack: Stack, marker: str) -> Iterator[None]:
+    """What has `marker` in its command line is dead, and the supervisor held so that it does not start it again."""
     assert stack.process is not None
     supervisor = psutil.Process(stack.process.pid)
-    (worker,) = (child for child in supervisor.children() if "worker-0.sock" in " ".join(child.cmdline()))
+    (victim,) = (child for child in supervisor.children() if marker in " ".join(child.cmdline()))
     supervisor.suspend()
     try:
         # Before that it might still see the worker die.
         wait_until(lambda: supervisor.status() == psutil.STATUS_STOPPED)
-        worker.kill()
-        wait_until(lambda: worker.status() == psutil.STATUS_ZOMBIE)
+        victim.kill()
+        wait_until(lambda: victim.status() == psutil.STATUS_ZOMBIE)
         yield
     finally:
         supervisor.resume()
-        wait_until(lambda: send(stack, "GET", "/readiness").status == 200)
 
 
 def list_projects(transport: Transport, stack: Stack, account: Account) -> Outcome:
@@ -114,6 +121,16 @@ def worker_dead(transport: Transport, stack: Stack, _account: Account) -> Outcom
         return transport(stack, RPCS["HealthService.CheckLiveness"], {}, nobody)
 
 
+def analyst_dead(transport: Transport, stack: Stack, account: Account) -> Outcome:
+    fields = {"project_id": account.project_id}
+    with without(stack, "analyst.sock --data-dir"):
+        outcome = transport(stack, RPCS["AnalysisService.ListEventNames"], fields, person(account))
+    wait_until(
+        lambda: transport(stack, RPCS["AnalysisService.ListEventNames"], fields, person(account)).failure is None
+    )
+    return outcome
+
+
 def many_logins(transport: Transport, stack: Stack, account: Account) -> Outcome:
     login = {"email": account.email, "password": "not the password"}
     count = WAITING_MAX + 14
@@ -132,4 +149,5 @@ BROKEN: dict[Reason, Callable[[Transport, Stack, Account], Outcome]] = {
     Reason.INTERNAL: table_missing,
     Reason.WORKER_UNAVAILABLE: worker_dead,
     Reason.OVERLOADED: many_logins,
+    Reason.ANALYST_UNAVAILABLE: analyst_dead,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jwt
+from asking import fill, until_it_answers
 from conftest import Account, Stack
 from credentials import Credentials, bearer, machine, nobody, person, signed
 from outcomes import Outcome
@@ -92,6 +93,12 @@ def _raw(body: bytes) -> Callable[[World], bytes]:
     return lambda _world: body
 
 
+def _long_answer(world: World) -> Fields:
+    until_it_answers(world.stack, world.account)
+    fill(world.stack, world.account, 600, md5s=250)
+    return {"project_id": world.account.project_id, "property": "props.long", "limit": 1000}
+
+
 def _named(name: str) -> Callable[[World], Fields]:
     return lambda _world: {"name": name}
 
@@ -140,6 +147,7 @@ RECIPES = {
         lambda world: {"project_id": world.account.project_id, "after_seq": 1},
         lambda world: machine(world.account),
     ),
+    Reason.QUESTION_TOO_LARGE: Recipe("AnalysisService.ListPropertyValues", _long_answer, _person),
     Reason.EMAIL_TAKEN: Recipe("AuthService.Register", _user("correct horse battery"), _anyone),
     Reason.BODY_TOO_LARGE: Recipe("EventService.IngestEvents", _raw(b" " * (16 * 1024 * 1024 + 1)), _person),
 }

@@ -26,6 +26,17 @@ GOOD_FIELDS: dict[str, dict[str, object]] = {
     "StreamService.ListConsumers": {},
     "StreamService.DeleteConsumer": {"consumer": "billing"},
     "MetricsService.QueryMetrics": {},
+    "AnalysisService.QueryTrend": {"range": {"last": "30d"}, "series": [{}]},
+    "AnalysisService.QueryFunnel": {
+        "range": {"last": "30d"},
+        "steps": [{"selector": {"names": ["signup"]}}, {"selector": {"names": ["purchase"]}}],
+    },
+    "AnalysisService.QueryRetention": {"range": {"last": "30d"}, "unit": "RETENTION_UNIT_DAY", "periods": 3},
+    "AnalysisService.QueryPaths": {"range": {"last": "30d"}, "anchor": {"names": ["signup"]}, "steps": 3},
+    "AnalysisService.ListPeopleBehind": {"trend": {"range": {"last": "30d"}, "series": [{}]}, "trend_cell": {}},
+    "AnalysisService.ListEventNames": {},
+    "AnalysisService.ListProperties": {},
+    "AnalysisService.ListPropertyValues": {"property": "props.plan"},
 }
 GUARDED = {name: rpc for name, rpc in RPCS.items() if rpc.access not in {ACCESS_PUBLIC, ACCESS_REFRESH}}
 

@@ -29,6 +29,7 @@ VOLATILE = {
     "expires_at",
     "acked_at",
     "active",
+    "complete_through",
 }
 
 

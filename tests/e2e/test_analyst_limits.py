@@ -1,4 +1,4 @@
-"""What a question may take, and what stops it: its caller, its deadline, its neighbours, and the memory that there is."""
+"""What a question may take, and what stops it: its caller, its deadline, its neighbours, and too little memory."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ HEAVY = RPCS["AnalysisService.ListProperties"]
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    with own_stack({"NIMBUS_WORKERS": "1", "NIMBUS_ANALYST_MEMORY": "96MB"}) as stack:
+    with own_stack({"NIMBUS_WORKERS": "1", "NIMBUS_ANALYST_MEMORY": "48MB"}) as stack:
         yield stack
 
 
@@ -110,8 +110,9 @@ async def test_one_question_more_than_may_wait_is_refused_with_when_to_come_back
         endings = [asyncio.ensure_future(one.code()) for one in calls]
         done, _ = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
         assert {ending.result() for ending in done} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        # Neither have others to wait for them.
+        # Nor do others wait for a project that has all that it may.
         assert await call(channel, other, 5, "ListEventNames").code() is grpc.StatusCode.OK
+        assert sum(ending.done() for ending in endings) == 2
         for one in calls:
             one.cancel()
         codes = Counter([(await ending).name for ending in endings])
@@ -125,7 +126,7 @@ async def test_one_question_more_than_may_wait_is_refused_with_when_to_come_back
 
 def test_a_question_that_needs_more_memory_than_there_is_says_so_and_the_next_one_is_answered(own: Stack) -> None:
     account = new_account(own)
-    fill(own, account, 60_000, md5s=300)
+    fill(own, account, 30_000, md5s=300)
     (process,) = processes(own, "analyst.sock --data-dir")
     for transport in (over_rest, None):
         ways = (transport,) if transport else ()
@@ -133,7 +134,7 @@ def test_a_question_that_needs_more_memory_than_there_is_says_so_and_the_next_on
         assert failure is not None
         assert failure.reason == Reason.QUESTION_TOO_LARGE
         assert "memory" in failure.message
-    assert sum(names(own, account).values()) == 60_000
+    assert sum(names(own, account).values()) == 30_000
     assert processes(own, "analyst.sock --data-dir") == [process]
     assert process.memory_info().rss < 700 * 1000**2
 

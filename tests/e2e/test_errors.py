@@ -26,6 +26,7 @@ WAITING_HELPS = {
     Reason.OVERLOADED,
     Reason.STORAGE_UNAVAILABLE,
     Reason.WORKER_UNAVAILABLE,
+    Reason.ANALYST_UNAVAILABLE,
 }
 # Protobuf skips fields that it does not know; the other two are found out before a message is there to speak of.
 NOT_OVER_GRPC = {Reason.FIELD_UNKNOWN, Reason.ROUTE_NOT_FOUND, Reason.BODY_TOO_LARGE}

@@ -51,6 +51,7 @@ VICTIMS = {
     "a worker": "worker-0.sock",
     "Envoy": "envoy.yaml",
     "PostgreSQL": "/bin/postgres -D",
+    "the analyst": "analyst.sock --data-dir",
 }
 
 

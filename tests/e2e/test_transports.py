@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from asking import until_answered
 from conftest import Account, Stack
 from credentials import Credentials, bearer, nobody, signed
 from error_recipes import RECIPES, World
 from google.protobuf import json_format
-from outcomes import masked
+from outcomes import Outcome, masked
 from surface import RPCS
 from transports import TRANSPORTS, Transport, over_native_grpc, over_rest, send
 
@@ -28,6 +29,8 @@ EVENTS = [
     {"name": "signup", "ts": "2026-01-03T00:00:00Z", "props": {"plan": "pro"}},
     {"name": ""},
 ]
+SINCE = "2026-01-02T00:00:00Z"
+GREAT = {"property": "props.big", "operator": "CONDITION_OPERATOR_GREATER", "values": [1e15]}
 
 
 class Session:
@@ -69,6 +72,7 @@ class Session:
         self.call("MetricsService.QueryMetrics", key, bucket="1d", **project)
         bounds = {"start": "2026-01-02T00:00:00Z", "end": "2026-01-03T00:00:00Z", "name": ["signup"], "limit": 5}
         self.call("MetricsService.QueryMetrics", me, bucket="15m", **bounds, **project)
+        self.questions(project, me, key)
         self.streams(project, me, key)
         self.call("ProjectService.RotateKeys", me, grace_seconds=60, **project)
         self.call("ProjectService.DeleteProject", me, **project)
@@ -77,6 +81,25 @@ class Session:
         for name in ("CheckLiveness", "CheckReadiness", "GetHealthDetails"):
             self.call(f"HealthService.{name}")
         return self.transcript
+
+    def questions(self, project: dict[str, Any], me: Credentials, key: Credentials) -> None:
+        until_answered(lambda: self.ask("ListEventNames", me, project))
+        about = {"range": {"start": "2026-01-02T00:00:00Z", "end": "2026-01-04T00:00:00Z"}, "timezone": "Europe/Berlin"}
+        signup, view = {"names": ["signup"]}, {"names": ["page_view"], "filter": {"condition": GREAT}}
+        trend = {**about, "series": [{"selector": signup}, {"selector": view}], "bucket": "1d"}
+        self.call("AnalysisService.QueryTrend", key, **trend, **project)
+        steps = [{"selector": view}, {"selector": signup}]
+        self.call("AnalysisService.QueryFunnel", me, **about, steps=steps, within="1d", **project)
+        units = {"unit": "RETENTION_UNIT_DAY", "periods": 2}
+        self.call("AnalysisService.QueryRetention", key, **about, start=view, **units, **project)
+        self.call("AnalysisService.QueryPaths", me, **about, anchor=view, steps=2, **project)
+        self.call("AnalysisService.ListPeopleBehind", key, trend=trend, trend_cell={"series": 1}, **project)
+        self.call("AnalysisService.ListEventNames", me, search="PAGE", **project)
+        self.call("AnalysisService.ListProperties", key, name=["page_view", "signup"], since=SINCE, **project)
+        self.call("AnalysisService.ListPropertyValues", me, property="props.page", since=SINCE, **project)
+
+    def ask(self, name: str, who: Credentials, fields: dict[str, Any]) -> Outcome:
+        return self.transport(self.stack, RPCS[f"AnalysisService.{name}"], fields, who)
 
     def streams(self, project: dict[str, Any], me: Credentials, key: Credentials) -> None:
         # No route brings a consumer into being.
@@ -107,6 +130,10 @@ def test_the_walk_goes_through_every_rpc(by_rest: list[tuple[str, Any]]) -> None
     listed = next(shown for name, shown in by_rest if name == "EventService.ListEvents")
     assert listed["items"][2]["props"] == EVENTS[0]["props"]
     assert [item["ts"] for item in listed["items"]] == [event["ts"] for event in EVENTS[2::-1]]
+    asked = {name: shown for name, shown in by_rest if name.startswith("AnalysisService.")}
+    assert [series["total"] for series in asked["AnalysisService.QueryTrend"]["series"]] == [2, 1]
+    assert asked["AnalysisService.ListPeopleBehind"]["people"] == [{"id": "ada"}]
+    assert asked["AnalysisService.ListPropertyValues"]["values"] == [{"value": "/ü", "events": "1"}]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

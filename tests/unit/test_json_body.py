@@ -43,6 +43,11 @@ def test_the_calls_with_a_json_body_are_these() -> None:
         "RotateKeysRequest",
         "CreateStreamTokenRequest",
         "AckPositionRequest",
+        "QueryTrendRequest",
+        "QueryFunnelRequest",
+        "QueryRetentionRequest",
+        "QueryPathsRequest",
+        "ListPeopleBehindRequest",
     }
 
 

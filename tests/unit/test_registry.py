@@ -59,6 +59,14 @@ def test_a_refresh_token_is_good_for_refresh_alone() -> None:
 
 def test_a_machine_may_do_no_more_than_write_and_read_its_log() -> None:
     assert callable_by(Access.ACCESS_PROJECT) == {
+        "AnalysisService/ListEventNames",
+        "AnalysisService/ListPeopleBehind",
+        "AnalysisService/ListProperties",
+        "AnalysisService/ListPropertyValues",
+        "AnalysisService/QueryFunnel",
+        "AnalysisService/QueryPaths",
+        "AnalysisService/QueryRetention",
+        "AnalysisService/QueryTrend",
         "EventService/IngestEventStream",
         "EventService/IngestEvents",
         "EventService/ListEvents",
