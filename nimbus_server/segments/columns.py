@@ -128,7 +128,11 @@ def find_paths(texts: Iterable[tuple[str, str]]) -> list[str]:
     frequent = [
         (-count, path_of(keys[0], keys[1:])) for keys, count in found.items() if count * PROMOTED_SHARE >= events
     ]
-    return [path for _, path in sorted(frequent)[:PROMOTED_MAX]]
+    # DuckDB takes columns whose names differ in the case of letters alone for one: the first of them gets it.
+    chosen: dict[str, str] = {}
+    for _, path in sorted(frequent):
+        chosen.setdefault(path.lower(), path)
+    return list(chosen.values())[:PROMOTED_MAX]
 
 
 def _values(paths: Sequence[str]) -> dict[str, str]:
