@@ -37,7 +37,8 @@ def asked(
     read = [
         event
         for event in events
-        if (needs.start or 0) <= event["t"] < (needs.end or 2**62) and (needs.names is None or event["name"] in needs.names)
+        if (needs.start or 0) <= event["t"] < (needs.end or 2**62)
+        and (needs.names is None or event["name"] in needs.names)
     ]
     make_src(connection, read, needs.properties)
     return question.answer(lambda sql: connection.execute(sql).fetchall(), AsOf(7, NOW)), question
@@ -114,7 +115,11 @@ def said(steps: Any) -> list[dict[str, Any]]:
 
 def rounded(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {name: round(value, 6) if isinstance(value, float) else value for name, value in step.items() if value is not None}
+        {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in step.items()
+            if value is not None
+        }
         for step in steps
     ]
 
@@ -154,7 +159,8 @@ TWO_STARTS = [event("A", 60), event("A", 90), event("B", 105), event("C", 135)]
 
 
 @pytest.mark.parametrize(
-    ("preset", "expected"), [("PRESET_MIXPANEL", [1, 1, 0]), ("PRESET_POSTHOG", [1, 1, 1]), ("PRESET_AMPLITUDE", [1, 1, 1])]
+    ("preset", "expected"),
+    [("PRESET_MIXPANEL", [1, 1, 0]), ("PRESET_POSTHOG", [1, 1, 1]), ("PRESET_AMPLITUDE", [1, 1, 1])],
 )
 def test_a_second_start_counts_where_the_preset_has_it_count(
     connection: duckdb.DuckDBPyConnection, preset: str, expected: list[int]
