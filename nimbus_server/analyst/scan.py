@@ -72,7 +72,7 @@ class Scan:
     def fill_tail(self) -> str:
         """Fills it from the result of `tail_query`, registered as ROWS."""
         columns = ["seq", "epoch_us(ts)", "name", "user_id", "anonymous_id", *self.documents]
-        columns += [f"nullif({_json(n)}, 'null')" for n in range(len(self.stored))]
+        columns += [_as_extracted(_json(n)) for n in range(len(self.stored))]
         return f"INSERT INTO tail SELECT {', '.join(columns)} FROM {ROWS}"
 
     @cached_property
@@ -149,6 +149,16 @@ class Scan:
 
 def _json(n: int) -> str:
     return f"json_{n}"
+
+
+def _as_extracted(text: str) -> str:
+    """SQL: JSON text of PostgreSQL as DuckDB writes what it takes out of a segment: without blanks, numbers as it does.
+
+    Of texts, only the value counts.
+    """
+    return (
+        f"CASE WHEN ascii({text}) = 34 THEN {text} ELSE nullif(CAST(json_extract({text}, '$') AS VARCHAR), 'null') END"
+    )
 
 
 def _where(conditions: list[str]) -> str:

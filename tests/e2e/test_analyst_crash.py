@@ -115,13 +115,13 @@ def test_answers_are_the_same_from_segments_and_from_the_log(own: Stack) -> None
     account = new_account(own)
     until_it_answers(own, account)
     fill(own, account, 1_000)
-    props = {"it's": "x", 'a "b"': "x", "back\\slash": "x", "a.b": {"0": "x"}, "'] --": "x", "list": ["x"]}
+    props = {"it's": "x", 'a "b"': "x", "back\\slash": "x", "a.b": {"0": "x"}, "'] --": "x", "list": ["x", 1.50, 123456789012345678901.10], "n": 1e2}
     fields = {"project_id": account.project_id, "events": [{"name": "odd", "props": props, "user_id": "a"}]}
     over_native_grpc(own, RPCS["EventService.IngestEvents"], fields, machine(account))
 
     def answers() -> list[object]:
         found: list[object] = [answer(own, account, "ListProperties").properties, names(own, account)]
-        paths = ["plan", "amount", "it's", 'a "b"', "back\\\\slash", "a\\.b.0", "a\\.b", "'] --", "list", "list.0"]
+        paths = ["plan", "amount", "it's", 'a "b"', "back\\\\slash", "a\\.b.0", "a\\.b", "'] --", "list", "list.0", "n"]
         for path in paths:
             response = answer(own, account, "ListPropertyValues", property=f"props.{path}", limit=1000)
             found.append([(info.value, info.events) for info in response.values])
