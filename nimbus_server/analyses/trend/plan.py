@@ -43,8 +43,6 @@ ADDITIVE = {
     TrendMeasure.TREND_MEASURE_MINIMUM,
     TrendMeasure.TREND_MEASURE_MAXIMUM,
 }
-# Their value for a time follows from the people of its parts.
-OF_PEOPLE = {TrendMeasure.TREND_MEASURE_PEOPLE, TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON}
 
 
 @dataclass(frozen=True, slots=True)

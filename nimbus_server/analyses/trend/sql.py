@@ -17,7 +17,7 @@ from math import gcd
 from nimbus.v1.trend_pb2 import TrendMeasure
 from nimbus_server.analyses.literal import literal
 from nimbus_server.analyses.time_range import Range
-from nimbus_server.analyses.trend.plan import ADDITIVE, NUMERIC, OF_PEOPLE, PERCENTILES, Period, Plan, Series
+from nimbus_server.analyses.trend.plan import ADDITIVE, NUMERIC, PERCENTILES, Period, Plan, Series
 from nimbus_server.clock import DAY, MINUTE
 
 SESSION_GAP = 30 * MINUTE
@@ -36,12 +36,8 @@ Values = tuple[str | None, ...]
 
 def is_ranked_at_once(plan: Plan) -> bool:
     """Whether `ranked_sql` can answer: a trend of totals, by breakdowns, of events and their numbers alone."""
-    measures = {one.measure for one in plan.series}
-    return (
-        bool(plan.breakdowns)
-        and not plan.period.buckets
-        and measures <= ADDITIVE - {TrendMeasure.TREND_MEASURE_SESSIONS}
-    )
+    counted = all(one.measure in ADDITIVE and not one.is_of_sessions for one in plan.series)
+    return bool(plan.breakdowns) and not plan.period.buckets and counted
 
 
 def ranked_sql(plan: Plan) -> str:
@@ -55,7 +51,7 @@ WITH combination AS (
     SELECT *, least(row_number() OVER (ORDER BY {_order(plan, "events")}) - 1, {plan.breakdown_limit}) AS g
     FROM combination
 )
-SELECT g, NULL AS b, {values}{_numbers(columns)} FROM ranked GROUP BY g"""
+SELECT g, NULL AS b, {values}{_merged(columns)} FROM ranked GROUP BY g"""
 
 
 def top_sql(plan: Plan) -> str:
@@ -68,27 +64,19 @@ GROUP BY {_keys(plan)} ORDER BY {_order(plan, "count(*)")} LIMIT {plan.breakdown
 def cells_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
     """The cells of all series but those of sessions, by the combinations of `top`."""
     events, columns = _ranked(plan, _events(plan, period), top), _columns(plan)
-    measures = {one.measure for one in plan.series}
-    whole = "".join(f", {column.whole}" for column in columns)
+    whole = "".join(f", {column.aggregate}" for column in columns)
     if period.buckets is None:
         return f"SELECT g, NULL AS b{whole} FROM ({events}) GROUP BY g"
-    if measures <= ADDITIVE:
+    if all(one.measure in ADDITIVE for one in plan.series):
         # The few slots are looked up in the buckets, not every event. Each bucket is made of whole slots.
         slot = gcd(*period.buckets.starts[1:]) or DAY
         bucket = period.buckets.index(f"greatest(slot * {slot}, {period.range.start})")
         return f"""
 WITH slots AS (SELECT g, t // {slot} AS slot{_parts(columns)} FROM ({events}) GROUP BY g, slot)
-SELECT g, b{_numbers(columns)} FROM (SELECT *, {bucket} AS b FROM slots) GROUP BY GROUPING SETS ((g, b), (g))"""
-    events = f"SELECT *, {period.buckets.index('t')} AS b FROM ({events})"
-    if measures <= ADDITIVE | OF_PEOPLE:
-        # Two thirds of the time of count(DISTINCT uid), once for the buckets and once for the range.
-        return f"""
-WITH person_bucket AS MATERIALIZED (SELECT g, b, uid{_parts(columns)} FROM ({events}) GROUP BY g, b, uid),
-person AS (SELECT g, uid{_merged(columns)} FROM person_bucket GROUP BY g, uid)
-SELECT g, b{_numbers(columns)} FROM person_bucket GROUP BY g, b
-UNION ALL
-SELECT g, NULL{_numbers(columns)} FROM person GROUP BY g"""
-    return f"SELECT g, b{whole} FROM ({events}) GROUP BY GROUPING SETS ((g, b), (g))"
+SELECT g, b{_merged(columns)} FROM (SELECT *, {bucket} AS b FROM slots) GROUP BY GROUPING SETS ((g, b), (g))"""
+    bucket = period.buckets.index("t")
+    return f"""
+SELECT g, b{whole} FROM (SELECT *, {bucket} AS b FROM ({events})) GROUP BY GROUPING SETS ((g, b), (g))"""
 
 
 def sessions_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
@@ -174,15 +162,10 @@ def _text(value: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of a cell: as one aggregate of events, or as a number made of parts, each an aggregate of some of them.
+    """A column of a cell: an aggregate of events, and the aggregate that makes one of several, if there is any."""
 
-    `merge` makes one part of several. `number` is what several become in the end, by the name of the part.
-    """
-
-    whole: str
-    part: str
-    merge: str
-    number: str
+    aggregate: str
+    merge: str = "sum"
 
 
 def _columns(plan: Plan) -> list[_Column]:
@@ -194,41 +177,26 @@ def _columns(plan: Plan) -> list[_Column]:
 def _columns_of(series: Series, index: int, is_only: bool) -> Iterator[_Column]:
     measure, value = series.measure, f"v{index}"
     belongs, filtered = ("TRUE", "") if is_only else (f"p{index}", f" FILTER (WHERE p{index})")
-    people = _Column(f"count(DISTINCT uid){filtered}", f"bool_or({belongs})", "bool_or", "count(uid) FILTER (WHERE {})")
     if measure == TrendMeasure.TREND_MEASURE_EVENTS:
-        yield _merged_column(f"count(*){filtered}")
+        yield _Column(f"count(*){filtered}")
     elif measure == TrendMeasure.TREND_MEASURE_PEOPLE:
-        yield people
+        yield _Column(f"count(DISTINCT uid){filtered}", "")
     elif measure == TrendMeasure.TREND_MEASURE_EVENTS_PER_PERSON:
-        yield _merged_column(f"count(uid){filtered}")
-        yield people
+        yield _Column(f"count(uid){filtered}")
+        yield _Column(f"count(DISTINCT uid){filtered}", "")
     elif measure == TrendMeasure.TREND_MEASURE_DISTINCT:
-        yield _whole(f"count(DISTINCT {value}){filtered}")
+        yield _Column(f"count(DISTINCT {value}){filtered}", "")
     elif measure in PERCENTILES:
-        yield _whole(f"quantile_cont({value}, {PERCENTILES[measure]}){filtered}")
+        yield _Column(f"quantile_cont({value}, {PERCENTILES[measure]}){filtered}", "")
     for aggregate, merge in _AGGREGATES.get(measure, {}).items():
-        yield _merged_column(f"{aggregate}({value}){filtered}", merge)
+        yield _Column(f"{aggregate}({value}){filtered}", merge)
     if measure in NUMERIC:
-        yield _merged_column(f"count(*) FILTER (WHERE {belongs} AND s{index} AND {value} IS NULL)")
-
-
-def _merged_column(aggregate: str, merge: str = "sum") -> _Column:
-    """A column that is made of parts of its own kind."""
-    return _Column(aggregate, aggregate, merge, merge + "({})")
-
-
-def _whole(aggregate: str) -> _Column:
-    """A column that is not made of parts."""
-    return _Column(aggregate, "", "", "")
+        yield _Column(f"count(*) FILTER (WHERE {belongs} AND s{index} AND {value} IS NULL)")
 
 
 def _parts(columns: Sequence[_Column]) -> str:
-    return "".join(f", {column.part} AS part{index}" for index, column in enumerate(columns))
+    return "".join(f", {column.aggregate} AS part{index}" for index, column in enumerate(columns))
 
 
 def _merged(columns: Sequence[_Column]) -> str:
-    return "".join(f", {column.merge}(part{index}) AS part{index}" for index, column in enumerate(columns))
-
-
-def _numbers(columns: Sequence[_Column]) -> str:
-    return "".join(f", {column.number.format(f'part{index}')}" for index, column in enumerate(columns))
+    return "".join(f", {column.merge}(part{index})" for index, column in enumerate(columns))
