@@ -2,6 +2,8 @@
 
 Events are in order of their key, which is `t << 64 | seq`. An attempt is a row: `u` is the person or the session, `k1`
 the key of its start, and `k2` to `kn` those of the events of the other steps, NULL where a step is not done.
+
+This is what a funnel means, for all that can be asked. most.py computes the same faster for most people of most funnels.
 """
 
 from nimbus_server.analyses.funnel.plan import ENTRY_FIRST, SESSIONS, STRICT, TOTALS, UNORDERED, Plan
@@ -15,8 +17,35 @@ _BY_PERSON = "(PARTITION BY uid ORDER BY t, seq)"
 _FURTHER = 2**120
 
 
-def attempts(plan: Plan) -> list[str]:
-    """Common table expressions (WITH RECURSIVE); the last one, `counted`, has the attempts that count."""
+def events(plan: Plan) -> str:
+    """`events`: those of steps (`m1`, ...) and of exclusions (`o0`, ...), with what is compared and told apart."""
+    set_too = "".join(f" AND {prop.is_set()}" for prop in plan.held)
+    flags = {f"m{number}": step.predicate + set_too for number, step in zip(plan.numbers, plan.steps, strict=True)}
+    flags |= {f"o{index}": exclusion.selector.predicate for index, exclusion in enumerate(plan.exclusions)}
+    columns = {"u": "uid" if plan.counting != SESSIONS else "session", "t": "t", "seq": "seq", **flags}
+    columns |= {f"h{index}": prop.text() for index, prop in enumerate(plan.held)}
+    if plan.breakdown:
+        columns["b"] = plan.breakdown.measured.text()
+    source = "src"
+    if plan.counting == SESSIONS:
+        opens = f"CASE WHEN (t - lag(t) OVER {_BY_PERSON} <= {SESSION_GAP}) IS NOT TRUE THEN {_KEY} END AS opens"
+        opened = f"(SELECT *, {opens} FROM src WHERE uid IS NOT NULL)"
+        source = f"(SELECT *, max(opens) OVER {_BY_PERSON} AS session FROM {opened})"
+    if plan.order == STRICT:
+        columns["n"] = "n"
+        source = f"(SELECT *, row_number() OVER {_BY_PERSON} AS n FROM {source} WHERE uid IS NOT NULL)"
+    selected = ", ".join(f"{value} AS {name}" for name, value in columns.items())
+    return (
+        f"events AS MATERIALIZED (SELECT * FROM (SELECT {selected} FROM {source} WHERE uid IS NOT NULL)"
+        f" WHERE {' OR '.join(flags)})"
+    )
+
+
+def attempts(plan: Plan, among: str = "") -> list[str]:
+    """Common table expressions (WITH RECURSIVE); the last one, `counted`, has the attempts that count.
+
+    They read the table `events`; `among` is a condition on it, which leaves out people.
+    """
     chain = _Chain(plan)
     if plan.order == STRICT:
         chain.take_next()
@@ -24,7 +53,8 @@ def attempts(plan: Plan) -> list[str]:
         chain.take_all()
     else:
         chain.take_in_order()
-    return [_events(plan), *chain.tables, *_counted(plan, chain.last)]
+    events = f"e AS MATERIALIZED (SELECT *, {_KEY} AS k FROM events{among})"
+    return [events, *chain.tables, *_counted(plan, chain.last)]
 
 
 class _Chain:
@@ -132,30 +162,6 @@ class _Chain:
     def _add(self, select: str) -> None:
         self.last = f"f{len(self.tables)}"
         self.tables.append(f"{self.last} AS MATERIALIZED ({select})")
-
-
-def _events(plan: Plan) -> str:
-    """`e`: the events of steps (`m1`, ...) and of exclusions (`o0`, ...), with what is compared and told apart."""
-    set_too = "".join(f" AND {prop.is_set()}" for prop in plan.held)
-    flags = {f"m{number}": step.predicate + set_too for number, step in zip(plan.numbers, plan.steps, strict=True)}
-    flags |= {f"o{index}": exclusion.selector.predicate for index, exclusion in enumerate(plan.exclusions)}
-    columns = {"u": "uid" if plan.counting != SESSIONS else "session", "k": _KEY, **flags}
-    columns |= {f"h{index}": prop.text() for index, prop in enumerate(plan.held)}
-    if plan.breakdown:
-        columns["b"] = plan.breakdown.measured.text()
-    source = "src"
-    if plan.counting == SESSIONS:
-        opens = f"CASE WHEN (t - lag(t) OVER {_BY_PERSON} <= {SESSION_GAP}) IS NOT TRUE THEN {_KEY} END AS opens"
-        opened = f"(SELECT *, {opens} FROM src WHERE uid IS NOT NULL)"
-        source = f"(SELECT *, max(opens) OVER {_BY_PERSON} AS session FROM {opened})"
-    if plan.order == STRICT:
-        columns["n"] = "n"
-        source = f"(SELECT *, row_number() OVER {_BY_PERSON} AS n FROM {source} WHERE uid IS NOT NULL)"
-    selected = ", ".join(f"{value} AS {name}" for name, value in columns.items())
-    return (
-        f"e AS MATERIALIZED (SELECT * FROM (SELECT {selected} FROM {source} WHERE uid IS NOT NULL)"
-        f" WHERE {' OR '.join(flags)})"
-    )
 
 
 def _counted(plan: Plan, chain: str) -> list[str]:

@@ -16,7 +16,7 @@ from nimbus.v1.funnel_pb2 import (
     QueryFunnelRequest,
 )
 from nimbus.v1.question_pb2 import Preset, WeekStart
-from nimbus_server.analyses.funnel.plan import AT_ENTRY, AT_STEP, Breakdown, Exclusion, Plan
+from nimbus_server.analyses.funnel.plan import AT_ENTRY, AT_STEP, ORDERED, Breakdown, Exclusion, Plan
 from nimbus_server.analyses.funnel.presets import PRESETS
 from nimbus_server.analyses.property import property_field
 from nimbus_server.analyses.question import Asked
@@ -34,8 +34,6 @@ TIE_SECONDS_MAX = 60
 WITHIN_MAX = 366 * DAY
 # Steps of all buckets together: with the longest labels about 3 MB of a response.
 ANSWERED_MAX = 10_000
-
-ORDERED = FunnelOrder.FUNNEL_ORDER_ORDERED
 
 
 def read_plan(request: QueryFunnelRequest, asked: Asked) -> Plan:

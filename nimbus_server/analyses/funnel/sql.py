@@ -1,6 +1,7 @@
 """SQL: what a funnel counts of its attempts, and the people behind it."""
 
-from nimbus_server.analyses.funnel.attempts import attempts
+from nimbus_server.analyses.funnel.attempts import attempts, events
+from nimbus_server.analyses.funnel.most import can_be_most, most
 from nimbus_server.analyses.funnel.plan import AT_ENTRY, AT_STEP, LAST_TOUCH, Breakdown, Plan
 
 VALUES_MAX = 25
@@ -39,19 +40,45 @@ def people_sql(plan: Plan, condition: str) -> str:
 
 
 def _with(plan: Plan, *more: str) -> str:
-    tables = [*attempts(plan), *_attempts_with_values(plan), *more]
-    return "WITH RECURSIVE " + ",\n".join(tables)
+    if can_be_most(plan):
+        tables = [*most(plan), *attempts(plan, " WHERE u IN (SELECT u FROM unclear)")]
+        selects = [*_clear(plan), *_exact(plan)]
+    else:
+        tables, selects = attempts(plan), _exact(plan)
+    tables = [events(plan), *tables, f"a AS MATERIALIZED ({' UNION ALL BY NAME '.join(selects)})"]
+    return "WITH RECURSIVE " + ",\n".join([*tables, *_ranked(plan), *more])
 
 
-def _attempts_with_values(plan: Plan) -> list[str]:
-    """`a`: the times of the steps of each attempt, its bucket, and its value `b`, of which `g` is the rank."""
+def _exact(plan: Plan) -> list[str]:
+    """Of each attempt the times of its steps, its bucket, and the value of its breakdown as `b`."""
     times = ", ".join(f"(c.k{number} >> 64)::BIGINT AS t{number}" for number in plan.numbers)
     bucket = f", {plan.buckets.index('(c.k1 >> 64)::BIGINT')} AS bucket" if plan.buckets else ""
     if plan.breakdown is None:
-        return [f"a AS MATERIALIZED (SELECT c.u, {times}{bucket} FROM counted c)"]
+        return [f"SELECT c.u, {times}{bucket} FROM counted c"]
+    values = _values(plan, plan.breakdown)
+    return [f"SELECT c.u, {times}{bucket}, v.b FROM counted c LEFT JOIN {values} v ON v.u = c.u AND v.k1 = c.k1"]
+
+
+def _clear(plan: Plan) -> list[str]:
+    """The same of the people of most.py."""
+    times = ", ".join(f"c.t{number}" for number in plan.numbers)
+    bucket = f", {plan.buckets.index('c.t1')} AS bucket" if plan.buckets else ""
+    if plan.breakdown is None:
+        return [f"SELECT c.u, {times}{bucket} FROM clear c"]
+    step = plan.breakdown.step or 1
+    # The first event of the step at that time; packed, because arg_min passes over NULL.
+    values = (
+        f"(SELECT e.u, arg_min(struct_pack(b := e.b), e.seq).b AS b FROM clear c"
+        f" JOIN events e ON e.u = c.u AND e.t = c.t{step} WHERE e.m{step} GROUP BY e.u)"
+    )
+    return [f"SELECT c.u, {times}{bucket}, v.b FROM clear c LEFT JOIN {values} v ON v.u = c.u"]
+
+
+def _ranked(plan: Plan) -> list[str]:
+    """`ranked_values`: the attempts with `g`, the rank of their value."""
+    if plan.breakdown is None:
+        return []
     return [
-        f"a AS MATERIALIZED (SELECT c.u, {times}{bucket}, v.b FROM counted c LEFT JOIN"
-        f" {_values(plan, plan.breakdown)} v ON v.u = c.u AND v.k1 = c.k1)",
         "top AS (SELECT b, row_number() OVER (ORDER BY count(*) DESC, b IS NULL, b) AS g FROM a GROUP BY b)",
         f"ranked_values AS (SELECT a.*, least(top.g, {OTHER}) AS g FROM a JOIN top ON top.b IS NOT DISTINCT FROM a.b)",
     ]
