@@ -1,8 +1,9 @@
 """The SQL of retention.
 
-`e` has the events that start or return (`starts`, `returns`) of anybody. `b` has a row for each person and cohort: the
-number `c` of its unit, and the time `t` and the place of the start event. `hits` has rows of `uid, c, cell`: the person
-of the cohort has a return for the cell; of the periods before or after it too, where it is ON_OR_BEFORE or ON_OR_AFTER.
+`e` has the events that start or return (`starts`, `returns`) of anybody, with the number `u` of their unit. `b` has a
+row for each person and cohort: the number `c` of its unit, and the time `t` and the place of the start event. `hits`
+has rows of `uid, c, cell`: the person of the cohort has a return for the cell; for those before or after it too, where
+counting is ON_OR_AFTER or ON_OR_BEFORE.
 
 The place of an event is (ts, seq) as one number, so that min and max find the first and the last.
 """
@@ -55,19 +56,27 @@ def returned_sql(plan: Plan, cohort: int, cell: int, *, dropped: bool) -> str:
 def _starts(plan: Plan) -> str:
     """The CTEs `e` and `b`."""
     start, returning = plan.start.predicate, plan.returning.predicate
-    columns = ["uid", "t", "seq", f"{start} AS starts", f"{returning} AS returns"]
+    if start == returning:
+        either, starts, returns = start, "TRUE", "TRUE"
+    else:
+        either, starts, returns = f"({start} OR {returning})", start, returning
+    unit = f"{plan.units.index('t')}::INTEGER"
+    columns = ["uid", "t", "seq", f"{unit} AS u", f"{starts} AS starts", f"{returns} AS returns"]
     if plan.measure:
         columns.append(f"{plan.measure.value} AS v")
-    is_of_either = start if start == returning else f"({start} OR {returning})"
-    by_unit = f", {plan.units.index('e.t')}" if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY else ""
-    first = f"SELECT uid, min(t) AS t, min({_PLACE}) AS place FROM e WHERE starts AND e.t < {plan.range.end}"
+    first = (
+        f"SELECT uid, min(u) AS c, min(t) AS t, min({_PLACE}) AS place FROM e WHERE starts AND e.t < {plan.range.end}"
+    )
+    in_range = f"e.t >= {plan.range.start}"
     if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_FIRST_EVER:
-        first = f"SELECT * FROM ({first} GROUP BY uid) WHERE t >= {plan.range.start}"
+        first = f"{first} GROUP BY uid HAVING min({in_range})"
+    elif plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY:
+        first = f"{first} AND {in_range} GROUP BY uid, u"
     else:
-        first = f"{first} AND e.t >= {plan.range.start} GROUP BY uid{by_unit}"
+        first = f"{first} AND {in_range} GROUP BY uid"
     return f"""
-e AS MATERIALIZED (SELECT {", ".join(columns)} FROM src WHERE uid IS NOT NULL AND {is_of_either}),
-b AS MATERIALIZED (SELECT *, {plan.units.index("t")} AS c FROM ({first}))"""
+e AS MATERIALIZED (SELECT {", ".join(columns)} FROM src WHERE uid IS NOT NULL AND {either}),
+b AS MATERIALIZED ({first})"""
 
 
 def _hits(plan: Plan) -> str:
@@ -81,49 +90,49 @@ def _hits(plan: Plan) -> str:
 
 def _last_hits(plan: Plan) -> str:
     """One for each person and cohort: the person's last return is in the latest period."""
-    period = f"{plan.units.index('r.t')} - c" if plan.is_calendar else f"(r.t - b.t) // {plan.length}"
     return f"""
-r AS (SELECT uid, max(t) AS t, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid),
+r AS (SELECT uid, max(u) AS u, max(t) AS t, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid),
 hits AS (
-    SELECT uid, c, least({period}, {plan.last_period}) AS cell FROM r JOIN b USING (uid) WHERE r.place > b.place
+    SELECT uid, c, least({_period(plan, "r")}, {plan.last_period}) AS cell FROM r JOIN b USING (uid)
+    WHERE r.place > b.place
 )"""
 
 
 def _unit_hits(plan: Plan) -> str:
     """From the last return in each unit. In the unit of the start event, it says whether any is after that."""
     return f"""
-r AS MATERIALIZED (
-    SELECT uid, {plan.units.index("e.t")} AS u, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid, u
-),
+r AS MATERIALIZED (SELECT uid, u, max({_PLACE}) AS place FROM e WHERE returns GROUP BY uid, u),
 hits AS (
-    SELECT uid, c, {_cell(plan, "u - c")} AS cell FROM r JOIN b USING (uid)
-    WHERE u BETWEEN c AND c + {plan.last_period} AND r.place > b.place AND cell IS NOT NULL
+    SELECT uid, c, {_cell(plan)} AS cell FROM (
+        SELECT uid, c, u - c AS k FROM r JOIN b USING (uid)
+        WHERE u BETWEEN c AND c + {plan.last_period} AND r.place > b.place
+    ) WHERE cell IS NOT NULL
 )"""
 
 
 def _event_hits(plan: Plan, *columns: str) -> str:
     """One for each return and cohort, with further columns of `e`."""
-    period = f"{plan.units.index('e.t')} - c" if plan.is_calendar else f"(e.t - b.t) // {plan.length}"
     more = "".join(f", {column}" for column in columns)
     return f"""
 hits AS (
-    SELECT uid, c, {_cell(plan, period)} AS cell{more} FROM e JOIN b USING (uid)
-    WHERE returns AND (e.t > b.t OR (e.t = b.t AND e.t::HUGEINT * {2**63} + e.seq > b.place)) AND cell IS NOT NULL
+    SELECT * EXCLUDE (k), {_cell(plan)} AS cell FROM (
+        SELECT uid, c, {_period(plan, "e")} AS k{more} FROM e JOIN b USING (uid)
+        WHERE returns AND (e.t > b.t OR (e.t = b.t AND e.t::HUGEINT * {2**63} + e.seq > b.place))
+    ) WHERE k <= {plan.last_period} AND cell IS NOT NULL
 )"""
 
 
-def _cell(plan: Plan, period: str) -> str:
-    """SQL: the number of the cell with a period, NULL where there is none."""
+def _period(plan: Plan, returns: str) -> str:
+    """SQL: the period in which a return of a table lies, after the start event in `b`."""
+    return f"{returns}.u - b.c" if plan.is_calendar else f"({returns}.t - b.t) // {plan.length}"
+
+
+def _cell(plan: Plan) -> str:
+    """SQL: the number of the cell with the period `k`, NULL where there is none."""
     if plan.cells == tuple(Cell(number, number) for number in range(len(plan.cells))):
-        return f"CASE WHEN {period} <= {plan.last_period} THEN {period} END"
-    return (
-        "CASE "
-        + " ".join(
-            f"WHEN {period} BETWEEN {cell.first} AND {cell.last} THEN {number}"
-            for number, cell in enumerate(plan.cells)
-        )
-        + " END"
-    )
+        return "k"
+    cells = (f"WHEN k BETWEEN {cell.first} AND {cell.last} THEN {number}" for number, cell in enumerate(plan.cells))
+    return f"CASE {' '.join(cells)} END"
 
 
 def _marks(plan: Plan) -> str:
@@ -134,7 +143,10 @@ def _marks(plan: Plan) -> str:
         columns = "min(cell) AS earliest"
     else:
         columns = ", ".join(f"{_mark(plan, block)} AS m{block}" for block in range(_blocks(plan)))
-    return f"marks AS (SELECT uid, c, {columns} FROM hits GROUP BY uid, c)"
+    if plan.cohort_by == RetentionCohortBy.RETENTION_COHORT_BY_EVERY:
+        return f"marks AS (SELECT uid, c, {columns} FROM hits GROUP BY uid, c)"
+    # A person is in one cohort.
+    return f"marks AS (SELECT uid, any_value(c) AS c, {columns} FROM hits GROUP BY uid)"
 
 
 def _mark(plan: Plan, block: int) -> str:
