@@ -1,5 +1,7 @@
 """Text as SQL: everything that a caller sent goes through here on its way into a statement."""
 
+from collections.abc import Sequence
+
 
 def literal(text: str) -> str:
     """A SQL literal of the text. Raises ValueError where it holds NUL, which no text of an event does."""
@@ -8,7 +10,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def literals(texts: list[str]) -> str:
+def literals(texts: Sequence[str]) -> str:
     """Literals of the texts, as they stand in an IN list."""
     return ", ".join(map(literal, texts))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from nimbus_server.analyses.catalog import event_names, properties, property_values
 from nimbus_server.analyses.paths import answer as paths
-from nimbus_server.analyses.question import Asked, Question, Read
+from nimbus_server.analyses.question import Asked, Needs, Question, Read
 from nimbus_server.analyses.selector import check_conditions
 from nimbus_server.errors import Reason, field_error
 
@@ -24,14 +24,17 @@ def read_question(rpc: str, request: Any, asked: Asked) -> Question:
     """
     check_conditions("filter", request)
     question = QUESTIONS[rpc](request, asked)
-    _check_letters(question)
+    check_letters(question.needs)
     return question
 
 
-def _check_letters(question: Question) -> None:
-    """Refuse two properties whose paths differ in the case of letters alone: DuckDB takes their columns for one."""
+def check_letters(needs: Needs) -> None:
+    """Raise NimbusError with FIELD_INVALID for two properties whose paths differ in the case of letters alone.
+
+    DuckDB takes their columns for one, without a word.
+    """
     seen: dict[str, str] = {}
-    for prop in question.needs.properties:
+    for prop in sorted(needs.properties):
         other = seen.setdefault(prop.path.lower(), prop.path)
         if other != prop.path:
             raise field_error(

@@ -100,12 +100,14 @@ def _values(values: st.SearchStrategy[Any], least: int = 1, most: int = 3) -> st
     return st.lists(values, min_size=least, max_size=most)
 
 
+# Also more than are looked for one by one.
+_SOME_TEXTS = _values(TEXTS) | _values(TEXTS, 9, 12)
 _VALUES_OF = {
-    "EQUALS": _values(TEXTS | _DOUBLES | st.booleans()),
-    "NOT_EQUALS": _values(TEXTS | _DOUBLES | st.booleans()),
-    "CONTAINS": _values(TEXTS),
-    "NOT_CONTAINS": _values(TEXTS),
-    "STARTS_WITH": _values(TEXTS),
+    "EQUALS": _SOME_TEXTS | _values(TEXTS | _DOUBLES | st.booleans()),
+    "NOT_EQUALS": _SOME_TEXTS | _values(TEXTS | _DOUBLES | st.booleans()),
+    "CONTAINS": _SOME_TEXTS,
+    "NOT_CONTAINS": _SOME_TEXTS,
+    "STARTS_WITH": _SOME_TEXTS,
     "MATCHES": _values(st.sampled_from(PATTERNS)),
     "GREATER": _values(_DOUBLES, 1, 1),
     "GREATER_OR_EQUAL": _values(_DOUBLES, 1, 1),

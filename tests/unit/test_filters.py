@@ -97,6 +97,12 @@ def test_what_is_missing_matches_is_not_set_alone_and_not_turns_that_round(
         ("Pro", "MATCHES", ["^p"], False),
         ("2024-02-29T12:00:00+01:00", "BEFORE", ["2024-02-29T11:00:00.000001Z"], True),
         ("2024-02-29T12:00:00+01:00", "BEFORE", ["2024-02-29T11:00:00Z"], False),
+        ("2024-02-29T12:00:00.5Z", "AFTER", ["2024-02-29T12:00:00.499999Z"], True),
+        ("2024-02-29T12:00:00.5Z", "BEFORE", ["2024-02-29T12:00:00.500001Z"], True),
+        ("2024-02-29T12:00:60Z", "AFTER", ["2024-02-29T12:00:59.999999Z"], True),
+        ("2024-02-29T12:00:60Z", "BEFORE", ["2024-02-29T12:01:00.000001Z"], True),
+        *(("a.ä|'\n", operator, [*"bcdefghij", "a.ä|'\n"], True) for operator in ("EQUALS", "CONTAINS", "STARTS_WITH")),
+        *(("axä", operator, [*"bcdefghij", "a.ä"], False) for operator in ("EQUALS", "CONTAINS", "STARTS_WITH")),
         ("yesterday", "BEFORE", ["2024-02-29T11:00:00Z"], False),
     ],
 )

@@ -166,8 +166,9 @@ class TimeRange(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.str
-    """A number and a unit, such as `30d`: so many whole units of the question's time zone, the running one included.
-    Units: `m` (minutes), `h`, `d`, `w`, `mo`, `q`, `y`; 1 to 10,000 of them. Not together with `start` or `end`.
+    """A number and a unit, such as `30d`: so many whole units of the question's time zone, the running one included, with
+    whose end the range ends. Units: `m` (minutes) and `h`, which begin at whole ones in UTC, `d`, `w`, `mo`, `q`, `y`; 1
+    to 10,000 of them. Not together with `start` or `end`.
     """
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
@@ -268,8 +269,9 @@ class Condition(_message.Message):
     """A comparison of one property of an event.
 
     Numbers compare as numbers (doubles), texts as texts byte by byte, booleans as booleans: `"5"` is not 5. A value of
-    another type than the one compared with does not match. A list matches where one of its items does. A property that
-    is missing, or null, matches `IS_NOT_SET` and nothing else, `NOT_EQUALS` and `NOT_CONTAINS` included.
+    another type than the one compared with does not match, but for `NOT_EQUALS`. A list matches where one of its items
+    does; items that are null, lists or objects match nothing, and an object matches `IS_SET` alone. A property that is
+    missing, or null, matches `IS_NOT_SET` and nothing else, `NOT_EQUALS` and `NOT_CONTAINS` included.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -282,7 +284,7 @@ class Condition(_message.Message):
     dot within a key is written `\\.`, a backslash `\\\\`. At most 500 characters.
     """
     operator: Global___ConditionOperator.ValueType
-    """How to compare. Required. In JSON with or without its prefix."""
+    """How to compare. Required. In JSON with or without its prefix. `ts` takes IS_SET, IS_NOT_SET, BEFORE and AFTER."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]:
         """What to compare with: texts, numbers and booleans. How many, and of which type, the operator says; at most 1,000."""

@@ -20,7 +20,7 @@ _TYPE = (
     "CASE type WHEN 'VARCHAR' THEN 'text' WHEN 'BOOLEAN' THEN 'boolean' WHEN 'ARRAY' THEN 'list'"
     " WHEN 'OBJECT' THEN 'object' ELSE 'number' END"
 )
-_KEY = r"replace(replace(e.key, '\', '\\'), '.', '\.')"
+_KEY = r"replace(replace(key, '\', '\\'), '.', '\.')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +51,23 @@ def read(request: ListPropertiesRequest, asked: Asked) -> Properties:
 
 
 def _sql(search: str, limit: int) -> str:
-    """Level by level: the properties of an object, then those of the objects among them."""
-    roots = " UNION ALL ".join(
-        f"SELECT '{root}' AS path, t, 'OBJECT' AS type, {root} AS value FROM src" for root in DOCUMENTS
-    )
-    levels = [f"l0 AS ({roots})"]
-    levels += [
-        f"l{level} AS (SELECT p.path || '.' || {_KEY} AS path, p.t, e.type, e.value"
-        f" FROM l{level - 1} p, json_each(p.value) e WHERE p.type = 'OBJECT' AND e.type <> 'NULL')"
-        for level in range(1, PROPS_DEPTH_MAX + 1)
-    ]
-    found = " UNION ALL ".join(f"SELECT path, t, type FROM l{level}" for level in range(1, PROPS_DEPTH_MAX + 1))
-    by_type = (
-        f"SELECT path, {_TYPE} AS type, count(*) AS events, min(t) AS first, max(t) AS last FROM ({found})"
-        f" WHERE {contains('path', search)} GROUP BY ALL"
-    )
+    """Level by level: the properties of objects are counted, and the objects among them are those of the next level."""
+    roots = " UNION ALL ".join(f"SELECT '{root}' AS above, t, {root} AS object FROM src" for root in DOCUMENTS)
+    tables, counts = [f"o0 AS ({roots})"], []
+    for level in range(PROPS_DEPTH_MAX):
+        # Counted by key: the path is made of few rows then.
+        counts.append(
+            f"SELECT above || '.' || {_KEY} AS path, {_TYPE} AS type, events, first, last FROM ("
+            f"SELECT above, key, type, count(*) AS events, min(t) AS first, max(t) AS last"
+            f" FROM o{level}, json_each(object) WHERE type <> 'NULL' GROUP BY above, key, type)"
+        )
+        tables.append(
+            f"o{level + 1} AS MATERIALIZED (SELECT above || '.' || {_KEY} AS above, t, value AS object"
+            f" FROM (FROM o{level} WHERE contains(substr(object, 2), '{{')), json_each(object)"
+            " WHERE type = 'OBJECT')"
+        )
     return (
-        f"WITH {', '.join(levels)} SELECT path, CAST(sum(events) AS BIGINT) AS all_events,"
-        f" list_sort(list(DISTINCT type)), min(first), max(last), count(*) OVER () FROM ({by_type})"
-        f" GROUP BY path ORDER BY all_events DESC, path LIMIT {limit}"
+        f"WITH {', '.join(tables[:-1])} SELECT path, CAST(sum(events) AS BIGINT) AS all_events,"
+        f" list_sort(list(DISTINCT type)), min(first), max(last), count(*) OVER () FROM ({' UNION ALL '.join(counts)})"
+        f" WHERE {contains('path', search)} GROUP BY path ORDER BY all_events DESC, path LIMIT {limit}"
     )

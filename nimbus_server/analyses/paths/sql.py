@@ -81,7 +81,7 @@ events AS (
     SELECT uid, is_anchor, node, {steps}, {reach} AS reach FROM (
         SELECT *, CASE WHEN fresh THEN node END AS fresh_node,
             CASE WHEN fresh AND node IS NOT NULL THEN t END AS fresh_t, CASE WHEN last THEN t END AS last_t
-        FROM marked
+        FROM marked WHERE is_anchor OR last OR (fresh AND node IS NOT NULL)
     )
 ), paths AS MATERIALIZED (
     SELECT uid, node AS n0, {nodes} FROM followed WHERE is_anchor AND node IS NOT NULL
