@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nimbus_server.analyses.catalog import event_names, properties, property_values
+from nimbus_server.analyses.funnel import answer as funnel
 from nimbus_server.analyses.paths import answer as paths
 from nimbus_server.analyses.people.request import ReadWithPeople, reader
 from nimbus_server.analyses.question import Asked, Question, Read
@@ -15,11 +16,13 @@ from nimbus_server.errors import Reason, field_error
 # Those with people behind the numbers of their answers, by the field that they are in ListPeopleBehind.
 _WITH_PEOPLE: Mapping[str, ReadWithPeople] = {
     "trend": trend.read,
+    "funnel": funnel.read,
     "retention": retention.read,
     "paths": paths.read,
 }
 QUESTIONS: Mapping[str, Read] = {
     "QueryTrend": trend.read,
+    "QueryFunnel": funnel.read,
     "QueryRetention": retention.read,
     "QueryPaths": paths.read,
     "ListPeopleBehind": reader(_WITH_PEOPLE),

@@ -24,9 +24,9 @@ from nimbus.v1.catalog_pb2 import (
     ListPropertyValuesRequest,
     ListPropertyValuesResponse,
 )
-from nimbus_server.analyses.property import property_field
+from nimbus_server.analyses.property import Property, property_field
 from nimbus_server.analyses.question import Asked, AsOf
-from nimbus_server.analyses.questions import read_question
+from nimbus_server.analyses.questions import check_letters, read_question
 from nimbus_server.clock import micros, moment
 from nimbus_server.errors import NimbusError, Reason
 
@@ -132,6 +132,15 @@ def test_all_event_names_are_read_and_the_rest_of_the_last_30_days() -> None:
     since = micros(NOW - timedelta(days=30))
     assert [(needs[rpc].start, needs[rpc].end) for rpc in CALLS] == [(None, None), (since, None), (since, None)]
     assert needs["ListProperties"].documents
+
+
+def test_paths_that_differ_in_the_case_of_letters_alone_are_refused(connection: duckdb.DuckDBPyConnection) -> None:
+    plan, other = Property("props", ("plan",)), Property("props", ("Plan",))
+    sql = f"SELECT {plan.column('s')} FROM (SELECT 'b' AS {other.column('s')}, 'a' AS {plan.column('s')})"
+    assert connection.execute(sql).fetchall() == [("b",)]  # the reason
+    with pytest.raises(NimbusError, check=lambda e: "props.Plan" in e.message) as failed:
+        check_letters(Needs(None, None, None, frozenset({plan, other})))
+    assert failed.value.reason is Reason.FIELD_INVALID
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class QueryPathsRequest(_message.Message):
 
     A path begins at an event of the anchor in the range and goes on with the next events of the person (or the ones
     before), in order of (`ts`, `seq`). An anchor that lies within the path of an earlier anchor of the person begins a
-    path of its own.
+    path of its own. Events of nobody are in no path.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -78,19 +78,26 @@ class QueryPathsRequest(_message.Message):
     min_position: _builtins.int
     """Answer only from a log that has reached this position: waits for it, and fails with DEADLINE_EXCEEDED. Default 0."""
     preset: _question_pb2.Preset.ValueType
-    """Whose rules fill in what is unset. Default: those of this file."""
+    """Whose rules fill in what is unset. Default: those of this file. MIXPANEL: `within` is `30d`; unlike there, each anchor
+    of a person begins a path, not the first alone. POSTHOG and AMPLITUDE: as this file has it.
+    """
     direction: Global___PathDirection.ValueType
     """Which way. Default: AFTER."""
     steps: _builtins.int
     """How many events follow the anchor: 1 to 10. Default 3."""
     within: _builtins.str
     """Longest time from the anchor, inclusive: a number and a unit, as in QueryFunnelRequest; at most 366 days. Default: paths
-    end with the session instead, where more than 30 minutes lie between two events of the person, whatever their names.
+    end with the session instead, where more than 30 minutes lie between two events of the person that follow each other,
+    whatever their names; or, in a session that is longer, 24 hours from the anchor.
     """
     collapse_repeats: _builtins.bool
-    """Whether events that repeat the node before them are left out. Default: true."""
+    """Whether events that repeat the node before them in the path are left out, the anchor's node included. They take no
+    step. An anchor itself is never left out: of two in a row each begins a path. Default: true.
+    """
     node: _builtins.str
-    """Property (as in Condition, but for `ts`) that names the nodes; an event without it is left out. Default `name`."""
+    """Property (as in Condition, but for `ts`) that names the nodes, as text. An event without it is left out, and an anchor
+    without it begins no path. Default `name`.
+    """
     limit: _builtins.int
     """Edges of each step that are told apart, 1 to 500: the most frequent by paths, ties by `from` and `to`. The rest of the
     step is one, `other`. Default 50.
@@ -105,7 +112,9 @@ class QueryPathsRequest(_message.Message):
 
     @_builtins.property
     def nodes(self) -> _question_pb2.EventSelector:
-        """Which events are nodes. Default: every event whose name does not begin with `$`. Anchors always are."""
+        """Which events are nodes. Default: every event whose name does not begin with `$`. What matches `anchor` always is one, at
+        any step and outside the range too.
+        """
 
     @_builtins.property
     def json_body(self) -> _httpbody_pb2.HttpBody:
@@ -222,7 +231,7 @@ class PathEdge(_message.Message):
     to: _builtins.str
     """The node it goes to; with BEFORE, the earlier one."""
     people: _builtins.int
-    """How many people."""
+    """How many people: each once, however many of their paths take it."""
     paths: _builtins.int
     """How many paths."""
     is_other: _builtins.bool
@@ -256,7 +265,7 @@ class PathEnd(_message.Message):
     step: _builtins.int
     """After how many events behind the anchor, 0 to `steps`."""
     people: _builtins.int
-    """How many people."""
+    """How many people have such a path; one may have others that end elsewhere."""
     paths: _builtins.int
     """How many paths. Those of the last step were cut off there."""
     def __init__(

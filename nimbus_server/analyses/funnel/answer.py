@@ -1,6 +1,6 @@
 """The question QueryFunnel: what it reads, and how the rows of its statement become the response."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nimbus.v1.funnel_pb2 import (
@@ -29,6 +29,11 @@ class Funnel:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+
+    @property
+    def semantics(self) -> Mapping[str, str]:
+        """The rules in force, by the names of the request's fields."""
+        return self._plan.semantics
 
     @property
     def needs(self) -> Needs:

@@ -17,6 +17,11 @@ class Paths:
         self._plan = plan
 
     @property
+    def semantics(self) -> Mapping[str, str]:
+        """The rules in force, by the names of the request's fields."""
+        return self._plan.semantics
+
+    @property
     def needs(self) -> Needs:
         """The events that it reads: those of the range, and as far from it as paths reach."""
         plan = self._plan
@@ -34,18 +39,19 @@ class Paths:
     def answer(self, ask: Ask, as_of: AsOf) -> QueryPathsResponse:
         """The response."""
         plan = self._plan
-        ended = {step: (people, paths) for step, people, paths in ask(sql.ends_sql(plan))}
-        ends = [(step, *ended.get(step, (0, 0))) for step in range(plan.steps + 1)]
-        return QueryPathsResponse(
+        response = QueryPathsResponse(
             as_of_position=as_of.position,
             complete_through=timestamp(as_of.at),
             semantics=plan.semantics,
-            edges=[
-                PathEdge(step=step, to=to, people=people, paths=paths, is_other=source is None, **{"from": source})
-                for step, source, to, people, paths in ask(sql.edges_sql(plan))
-            ],
-            ends=[PathEnd(step=step, people=people, paths=paths) for step, people, paths in ends],
+            ends=[PathEnd(step=step) for step in range(plan.steps + 1)],
         )
+        for step, source, to, people, paths, is_end in ask(sql.answer_sql(plan)):
+            counts = {"step": step, "people": people, "paths": paths}
+            if is_end:
+                response.ends[step].CopyFrom(PathEnd(**counts))
+            else:
+                response.edges.append(PathEdge(to=to, is_other=source is None, **counts, **{"from": source}))
+        return response
 
     def people(self, cell: PathCell) -> str:
         """SQL with one column `uid`: the people behind an edge. Raises NimbusError with FIELD_INVALID."""

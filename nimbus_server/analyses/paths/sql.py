@@ -12,30 +12,27 @@ RANKED = """ranked AS (
 )"""
 
 
-def edges_sql(plan: Plan) -> str:
-    """Rows of step, from, to, people and paths: the edges that are told apart, most frequent first, then the rest.
+def answer_sql(plan: Plan) -> str:
+    """Rows of step, from, to, people, paths, and whether they are where paths ended, in place of an edge.
 
-    The rest of a step has no from and to.
+    The edges of a step come most frequent first, then the rest of them, without from and to. Steps at which no path
+    ended are missing.
     """
+    length = " + ".join(f"(n{step} IS NOT NULL)::INT" for step in _steps(plan))
     return f"""
 WITH {_paths(plan)}, {_edges(plan)}, {RANKED},
 others AS (
     SELECT step, count(DISTINCT uid) AS people, sum(paths) AS paths
     FROM edges JOIN ranked USING (step, source, target) WHERE rank > {plan.limit} GROUP BY step
 )
-SELECT step, source, target, people, paths::BIGINT FROM (
-    SELECT step, source, target, people, all_paths AS paths, rank FROM ranked WHERE rank <= {plan.limit}
+SELECT step, source, target, people, paths::BIGINT, is_end FROM (
+    SELECT step, source, target, people, all_paths AS paths, rank, FALSE AS is_end
+    FROM ranked WHERE rank <= {plan.limit}
     UNION ALL
-    SELECT step, NULL, NULL, people, paths, {plan.limit} + 1 FROM others
-) ORDER BY step, rank"""
-
-
-def ends_sql(plan: Plan) -> str:
-    """Rows of step, people and paths: where paths ended, without the steps at which none did."""
-    length = " + ".join(f"(n{step} IS NOT NULL)::INT" for step in _steps(plan))
-    return f"""
-WITH {_paths(plan)}
-SELECT {length} AS step, count(DISTINCT uid), count(*) FROM paths GROUP BY step ORDER BY step"""
+    SELECT step, NULL, NULL, people, paths, {plan.limit} + 1, FALSE FROM others
+    UNION ALL
+    SELECT {length} AS step, NULL, NULL, count(DISTINCT uid), count(*), 0, TRUE FROM paths GROUP BY 1
+) ORDER BY is_end, step, rank"""
 
 
 def people_sql(plan: Plan, step: int, source: str, target: str) -> str:
@@ -84,7 +81,7 @@ events AS (
     SELECT uid, is_anchor, node, {steps}, {reach} AS reach FROM (
         SELECT *, CASE WHEN fresh THEN node END AS fresh_node,
             CASE WHEN fresh AND node IS NOT NULL THEN t END AS fresh_t, CASE WHEN last THEN t END AS last_t
-        FROM marked
+        FROM marked WHERE is_anchor OR last OR (fresh AND node IS NOT NULL)
     )
 ), paths AS MATERIALIZED (
     SELECT uid, node AS n0, {nodes} FROM followed WHERE is_anchor AND node IS NOT NULL

@@ -1,7 +1,7 @@
 """The question QueryTrend: what it reads, and how the rows of its statements become the response."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -37,6 +37,11 @@ class Trend:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+
+    @property
+    def semantics(self) -> Mapping[str, str]:
+        """The rules in force, by the names of the request's fields."""
+        return self._plan.semantics
 
     @property
     def needs(self) -> Needs:
