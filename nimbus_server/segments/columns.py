@@ -130,8 +130,8 @@ def find_paths(texts: Iterable[tuple[str, str]]) -> list[str]:
     ]
     # DuckDB takes columns whose names differ in the case of letters alone for one: the first of them gets it.
     chosen: dict[str, str] = {}
-    for _, path in sorted(frequent):
-        chosen.setdefault(path.lower(), path)
+    for _, name in sorted(frequent):
+        chosen.setdefault(name.lower(), name)
     return list(chosen.values())[:PROMOTED_MAX]
 
 

@@ -1,5 +1,7 @@
 """QueryPaths as a question: its plan, its rows, its answer."""
 
+from collections.abc import Mapping
+
 from nimbus.v1.paths_pb2 import PathEdge, PathEnd, QueryPathsRequest, QueryPathsResponse
 from nimbus.v1.people_pb2 import PathCell
 from nimbus_server.analyses.paths import sql
