@@ -15,6 +15,8 @@ from nimbus_server.importer.record import UnreadableError
 
 ROW_BYTES_MAX = LINE_BYTES_MAX
 BLANKS = {" ", "\t"}
+# Python's reader takes cells of 128 KiB by default, of the whole process.
+csv.field_size_limit(ROW_BYTES_MAX)
 
 
 class HeaderError(Exception):

@@ -145,7 +145,10 @@ REFUSED = [
     ({"name": "x\0"}, "name", Reason.FIELD_INVALID),
     ({"name": "x", "user_id": "u" * 201}, "user_id", Reason.FIELD_TOO_LONG),
     ({"name": "x", "ts": "1999-12-31T23:59:59Z"}, "ts", Reason.TS_OUT_OF_RANGE),
-    ({"name": "x", "props": {"a": {"b": {"c": {"d": {"e": {}}}}}}}, "props", Reason.PROPS_TOO_DEEP),
+    ({"name": "x", "props": json.loads('{"a":' * 21 + "1" + "}" * 21)}, "props", Reason.PROPS_TOO_DEEP),
+    ({"name": "x", "context": json.loads('{"a":' * 21 + "1" + "}" * 21)}, "context", Reason.PROPS_TOO_DEEP),
+    ({"name": "x", "context": {"long": "x" * 32_768}}, "context", Reason.FIELD_TOO_LONG),
+    ({"name": "x", "anonymous_id": ""}, "anonymous_id", Reason.FIELD_INVALID),
     ({"name": "x", "props": {"long": "x" * 32_768}}, "props", Reason.FIELD_TOO_LONG),
 ]
 

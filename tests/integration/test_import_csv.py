@@ -206,7 +206,7 @@ def test_a_row_that_is_too_large_costs_itself_and_no_more(tmp_path: Path, row: s
     assert (refused.line, refused.lines, refused.to_end) == (3, lines, False)
     assert says in refused.message
     assert refused.whole == (len(row) <= ROW_BYTES_MAX)
-    assert refused.raw == row.strip()[:ROW_BYTES_MAX].encode()
+    assert refused.raw == row[:ROW_BYTES_MAX].rstrip("\r\n").encode()
 
 
 def test_a_quote_in_a_cell_that_does_not_begin_with_one_is_text(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_cell_of_any_size_takes_little_memory(tmp_path: Path, cell: str) -> No
     path = tmp_path / "a.csv"
     with path.open("w") as file:
         file.write(f'{HEADER}large,{TS},"')
-        for _ in range(20):
+        for _ in range(40):
             file.write(cell * (200_000 // len(cell)))
     tracemalloc.start()
     try:
@@ -237,7 +237,7 @@ def test_a_cell_of_any_size_takes_little_memory(tmp_path: Path, cell: str) -> No
     finally:
         tracemalloc.stop()
     assert [r.to_end for r in block.rejected] == [True]
-    assert peak < 2 * 1024**2
+    assert peak < 4 * 1024**2
 
 
 @pytest.mark.parametrize(

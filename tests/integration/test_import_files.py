@@ -168,18 +168,64 @@ def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(tmp_path: Path
     assert (len(block.events), block.last_line) == (2, 3)
 
 
+def test_the_largest_event_fits_into_a_line_however_it_is_written(tmp_path: Path) -> None:
+    largest = '{"x":"' + "\\u0078" * (32_768 - 8) + '"}'
+    line = f'{{"name": "n", "ts": "{TS}", "props": {largest}, "context": {largest}}}'
+    assert len(line) > 390_000
+    cell = '"' + largest.replace('"', '""') + '"'
+    row = f"name,ts,props,context\nn,{TS},{cell},{cell}"
+    for name, content in (("a.jsonl", line), ("a.csv", row)):
+        (event,) = events(tmp_path / name, content.encode())
+        assert [len(columns(event)[at] or b"") for at in (-2, -1)] == [32_769, 32_769]
+
+
 def test_columns_without_a_meaning_are_properties(tmp_path: Path) -> None:
     content = b'ts,plan, name ,props,"a,b"\n' + TS.encode() + b',pro,n,"{""x"": 1}",\n' + TS.encode() + b",,n,,2\n"
     read = events(tmp_path / "a.csv", content)
-    assert [orjson.loads((columns(event)[3] or b"")[1:]) for event in read] == [{"x": 1, "plan": "pro"}, {"a,b": "2"}]
+    assert [orjson.loads((columns(event)[-1] or b"")[1:]) for event in read] == [{"x": 1, "plan": "pro"}, {"a,b": "2"}]
 
 
 def test_a_cell_may_have_line_ends_and_its_row_the_number_of_its_first_line(tmp_path: Path) -> None:
     content = f'name,ts,note\r\nn,{TS},"one\ntwo\r\n""three"""\r\n\r\nx,,"no\ntime"\r\nm,{TS},\r\n'.encode()
     (block,) = blocks(tmp_path / "a.csv", content)
-    assert orjson.loads((columns(block.events[0])[3] or b"")[1:]) == {"note": 'one\ntwo\r\n"three"'}
+    assert orjson.loads((columns(block.events[0])[-1] or b"")[1:]) == {"note": 'one\ntwo\r\n"three"'}
     assert [(r.line, r.raw, r.field) for r in block.rejected] == [(6, b'x,,"no\ntime"', "ts")]
     assert [event.name for event in block.events] == ["n", "m"]
+
+
+def test_columns_of_context_are_places_in_it(tmp_path: Path) -> None:
+    header = "name,ts,anonymous_id,context.page.path,context.page.title,context,context.locale,page"
+    rows = [
+        f'a,{TS},device-1,/home,Home,"{{""app"": {{""build"": 7}}}}",de,p',
+        f"b,{TS},,,,,,",
+        f'c,{TS},,,,"{{""page"": 1}}",,',
+    ]
+    read = events(tmp_path / "a.csv", "\n".join([header, *rows]).encode())
+    found = [(columns(event)[3], orjson.loads((columns(event)[4] or b"")[1:])) for event in read]
+    assert found == [
+        (b"device-1", {"page": {"path": "/home", "title": "Home"}, "app": {"build": 7}, "locale": "de"}),
+        (None, {}),
+        (None, {"page": 1}),
+    ]
+    assert [orjson.loads((columns(event)[-1] or b"")[1:]) for event in read] == [{"page": "p"}, {}, {}]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        (f"n,{TS},[],,", "context", "FIELD_INVALID"),
+        (f'n,{TS},"{{""x"": {{}}}}",,1', "context", "FIELD_INVALID"),
+        (f'n,{TS},"{{""x"": 1, ""x"": 1}}",,', "context", "FIELD_INVALID"),
+        (f"n,{TS},,,\0", "context", "FIELD_INVALID"),
+        (f"n,{TS},,{'a' * 201},", "anonymous_id", "FIELD_TOO_LONG"),
+        (f"n,{TS},,," + "x" * 33_000, "context", "FIELD_TOO_LONG"),
+    ],
+)
+def test_rows_with_a_bad_context_are_refused_one_by_one(tmp_path: Path, row: str, field: str, reason: str) -> None:
+    content = f"name,ts,context,anonymous_id,context.x.y\nn,{TS},,,\n{row}\nn,{TS},,,\n".encode()
+    (block,) = blocks(tmp_path / "a.csv", content)
+    assert [(r.line, r.field, r.reason) for r in block.rejected] == [(3, field, reason)]
+    assert len(block.events) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,7 +241,7 @@ def test_a_cell_may_have_line_ends_and_its_row_the_number_of_its_first_line(tmp_
         (f"\udcff,{TS},,", "name", "FIELD_INVALID"),
         (f"n,{TS},,\udcff", "props", "FIELD_INVALID"),
         (f"n,{TS},,\0", "props", "FIELD_INVALID"),
-        (f"n,{TS},," + "x" * 140_000, "", "REQUEST_UNPARSABLE"),
+        (f"n,{TS},," + "x" * 530_000, "", "REQUEST_UNPARSABLE"),
     ],
 )
 def test_bad_rows_are_refused_one_by_one(tmp_path: Path, row: str, field: str, reason: str) -> None:
@@ -220,6 +266,9 @@ def test_a_quote_that_is_never_closed_hides_nothing(tmp_path: Path) -> None:
         ("name,ts,name", "twice"),
         ("name,ts,", "column 3"),
         ("name,ts,props,properties", "props"),
+        ("name,ts,context.a,context.a.b", "context.a.b lies within the column context.a"),
+        ("name,ts,context.", "empty key"),
+        ("name,ts,context.a..b", "empty key"),
     ],
 )
 def test_a_wrong_header_is_told_before_anything_is_read(tmp_path: Path, header: str, says: str) -> None:

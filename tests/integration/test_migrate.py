@@ -2,14 +2,21 @@
 
 import asyncio
 from dataclasses import replace
+from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
+from storage import NOW, opened, settings_for
 
 from nimbus_server.errors import StartupError
 from nimbus_server.postgres import migrate as module
+from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.migrate import Migration, known_migrations, migrate, missing, status
+from nimbus_server.postgres.partitions import Partitions, month_of, next_month
 
+# As the version before 0004_context has it.
+COPY_BEFORE = "COPY events (project_id, ts, id, seq, received_at, name, user_id, idempotency_key, props) FROM STDIN"
 NAMES = [migration.name for migration in known_migrations()]
 
 
@@ -111,6 +118,51 @@ async def test_addresses_that_had_one_user_stay_their_users(empty_dsn: str, monk
             """EXPLAIN SELECT id FROM users WHERE lower(email COLLATE "C") = lower('ada@example.com' COLLATE "C")"""
         )
         assert "users_email_identity" in str(await plan.fetchall())
+
+
+async def test_workers_of_the_version_before_write_on_while_events_get_their_context(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = known_migrations()
+    before = [migration for migration in migrations if migration.name < "0004"]
+    set_known(monkeypatch, *before)
+    await migrate(empty_dsn)
+    set_known(monkeypatch, *migrations)
+    row = ("00000000-0000-0000-0000-000000000001", NOW, NOW, "n", {"n": 1})
+    async with (
+        await psycopg.AsyncConnection.connect(empty_dsn) as old,
+        opened(Database(settings_for(empty_dsn))) as new,
+    ):
+        await Partitions(new).ensure([month_of(NOW)])
+        migrating = None
+        for seq in range(1, 4):
+            async with old.cursor().copy(COPY_BEFORE) as copy:
+                await copy.write_row((*row[:2], str(UUID(int=seq)), seq, row[2], row[3], None, None, Jsonb(row[4])))
+                if seq == 2:
+                    # It waits for this transaction, and no longer than that.
+                    migrating = asyncio.create_task(migrate(empty_dsn))
+                    await until_someone_waits(empty_dsn)
+            await old.commit()
+        assert migrating
+        assert "0004_context" in await migrating
+        await Partitions(new).ensure([next_month(month_of(NOW))])
+        found = await old.execute("SELECT seq, props, anonymous_id, context FROM events ORDER BY seq")
+        assert await found.fetchall() == [(seq, {"n": 1}, None, {}) for seq in range(1, 4)]
+        columns = await old.execute(
+            "SELECT DISTINCT array_agg(attname ORDER BY attnum) FROM pg_attribute "
+            "WHERE attnum > 0 AND attrelid::regclass::text IN ('events', %s, %s) GROUP BY attrelid",
+            (f"events_{month_of(NOW):%Y_%m}", f"events_{next_month(month_of(NOW)):%Y_%m}"),
+        )
+        (alike,) = await columns.fetchall()
+        assert alike[0][-2:] == ["anonymous_id", "context"]
+
+
+async def until_someone_waits(dsn: str) -> None:
+    """Return once a statement waits for a lock."""
+    query = "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection, asyncio.timeout(20):
+        while await (await connection.execute(query)).fetchone() is None:
+            pass
 
 
 async def test_a_server_sees_which_migrations_its_database_lacks(

@@ -241,7 +241,10 @@ async def test_only_those_count_for_the_pause_for_whom_there_is_something(databa
     hub = Hub(LogReader(database))
     readers = [Subscriber(hub, project, shape(which)).open(Start()).let() for which in (EVERYTHING, OF_A, OF_A)]
     await until(lambda: len(hub.subscriptions) == 3)
-    at = [StreamedEvent._make((UUID(int=n), n, None, None, name, None, None, "{}")) for n, name in ((1, "b"), (2, "a"))]
+    at = [
+        StreamedEvent._make((UUID(int=n), n, None, None, name, None, None, "{}", None, "{}"))
+        for n, name in ((1, "b"), (2, "a"))
+    ]
     channel, pages = hub._channels[project], [Page(project, n, n + 1, at[n : n + 1]) for n in (0, 1)]
 
     async def all_wait() -> dict[Subscription, asyncio.Future[None] | None]:
