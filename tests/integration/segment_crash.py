@@ -27,22 +27,22 @@ from nimbus_server.segments import cleanup, compact
 from nimbus_server.segments.cleanup import Cleaner
 from nimbus_server.segments.compact import Compactor
 from nimbus_server.segments.erase import Eraser
-from nimbus_server.segments.manifest import segment_path
+from nimbus_server.segments.manifest import IdentityField, segment_path
 from nimbus_server.segments.store import SegmentStore, StaleError
 from nimbus_server.segments.upkeep_store import UpkeepStore
+from nimbus_server.segments.workbench import LogAwayError
 
 PEOPLE = 40
 EVENTS_MAX = 200
-# In which most rounds of work are done.
-WORK_SECONDS = 1.0
+PAUSE_SECONDS_MAX = 0.5
 # What a worker may be told while another is at the same work, or just dead.
-EXPECTED = (StaleError, NimbusError)
+EXPECTED = (StaleError, NimbusError, LogAwayError)
 
 # A process of one of the roles is told all but the first of these.
-Role = Callable[[Database, str, Path, UUID, random.Random], Awaitable[object]]
+Role = Callable[[Database, str, Path, UUID, random.Random], Awaitable[int]]
 
 
-async def write(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> None:
+async def write(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> int:
     def event() -> Event:
         person = chance.choice((f"u{chance.randrange(PEOPLE)}", None))
         late = now() - timedelta(days=chance.choice((3, 4))) if chance.random() < 0.05 else None
@@ -51,24 +51,31 @@ async def write(database: Database, dsn: str, folder: Path, project: UUID, chanc
             props, {"page": {"path": "/"}}, user_id=person, anonymous_id=f"a{chance.randrange(PEOPLE)}", ts=late
         )
 
-    await put(database, project, [event() for _ in range(chance.randrange(1, EVENTS_MAX))])
+    written = await put(database, project, [event() for _ in range(chance.randrange(1, EVENTS_MAX))])
     await asyncio.sleep(0.02)  # the others need some of the processor
+    return written
 
 
-async def export(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> None:
-    await exporter_of(dsn, database, folder).export(project, chance.randrange(1, 3 * EVENTS_MAX))
+async def export(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> int:
+    return await exporter_of(dsn, database, folder).export(project, chance.randrange(1, 3 * EVENTS_MAX))
 
 
-async def merge(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> None:
+async def merge(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> int:
     compact.SEGMENTS_MIN, compact.SPLIT_ROWS_MIN = 3, 50
-    await Compactor(SegmentStore(database), folder, now).compact(project)
+    return await Compactor(SegmentStore(database), folder, now).compact(project)
 
 
-async def erase(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> None:
-    eraser = Eraser(SegmentStore(database), UpkeepStore(database), folder)
+async def erase(database: Database, dsn: str, folder: Path, project: UUID, chance: random.Random) -> int:
+    store = SegmentStore(database)
+    eraser = Eraser(store, UpkeepStore(database), folder)
     await eraser.finish(project)
+    # An erasure sends those back who export meanwhile: some must come through.
+    exported = (await store.mark(project)).exported
+    while (await store.mark(project)).exported == exported:  # noqa: ASYNC110 - another process moves it
+        await asyncio.sleep(chance.uniform(0, 0.1))
     person = chance.randrange(PEOPLE)
-    await eraser.erase(project, *chance.choice((("user_id", f"u{person}"), ("anonymous_id", f"a{person}"))))  # type: ignore[arg-type]
+    field, value = chance.choice((("user_id", f"u{person}"), ("anonymous_id", f"a{person}")))
+    return await eraser.erase(project, cast("IdentityField", field), value)
 
 
 # Two that export, as two hosts would.
@@ -76,15 +83,14 @@ ROLES: tuple[Role, ...] = (write, export, export, merge, erase)
 
 
 def run(role: Role, dsn: str, folder: Path, project: UUID, seed: int, rounds: Any) -> None:
-    """Do the work of a role again and again, until killed; `rounds` counts how often."""
+    """Do the work of a role again and again, until killed; `rounds` counts when something was done."""
 
     async def forever() -> None:
         chance = random.Random(seed)
         async with opened(Database(settings_for(dsn))) as database:
-            while True:
+            while (parent := multiprocessing.parent_process()) and parent.is_alive():
                 with suppress(*EXPECTED):
-                    await role(database, dsn, folder, project, chance)
-                rounds.value += 1
+                    rounds.value += bool(await role(database, dsn, folder, project, chance))
 
     asyncio.run(forever())
 
@@ -135,11 +141,17 @@ class Crashes:
         workers = [self._start(role) for role in ROLES]
         checking = asyncio.create_task(self._check_forever())
         try:
+            # Otherwise those might be killed who have not come to write anything yet.
+            while len(await UpkeepStore(self.database).known(self.project) or ()) < 4:  # noqa: ASYNC110 - others write
+                await asyncio.sleep(0.02)
             until = asyncio.get_running_loop().time() + seconds
             while self.kills < kills or asyncio.get_running_loop().time() < until:
-                place = random.randrange(len(workers))
-                await self._kill(workers[place])
-                workers[place] = self._start(workers[place].role)
+                await asyncio.sleep(random.uniform(0, PAUSE_SECONDS_MAX))
+                at_work = [worker for worker in workers if worker.rounds.value]
+                # Mostly in the middle of their work: what has just been started needs some time to come to it.
+                victim = random.choice(at_work if at_work and random.random() < 0.9 else workers)
+                await self._kill(victim)
+                workers[workers.index(victim)] = self._start(victim.role)
         finally:
             checking.cancel()
             await asyncio.wait([checking])
@@ -159,12 +171,6 @@ class Crashes:
         return Worker(role, process, rounds)
 
     async def _kill(self, worker: Worker) -> None:
-        """In the middle of its work, which it may need some time to come to."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WORK_SECONDS):
-                while worker.rounds.value < 1:  # noqa: ASYNC110 - another process counts
-                    await asyncio.sleep(0.01)
-        await asyncio.sleep(random.uniform(0, WORK_SECONDS / 4))
         if not worker.process.is_alive():
             self.wrong.append(f"{worker.role.__name__} ended by itself with {worker.process.exitcode}")
         worker.process.kill()
