@@ -45,7 +45,7 @@ async def serve(settings: Settings, socket: Path) -> None:
     database = Database(settings.model_copy(update={"db_pool_size": POOL_SIZE, "db_max_overflow": POOL_OVERFLOW}))
     store = SegmentStore(database)
     try:
-        engine = Engine(conninfo, segments, allowed, running_max)
+        engine = Engine(conninfo, segments, segments / "tmp", allowed, running_max)
     except OSError as error:
         raise StartupError(f"The folder {segments} can't be written: {error.strerror}.") from None
     service = AnalystService(

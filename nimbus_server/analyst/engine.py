@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -45,8 +46,9 @@ BAD_REGEX = re.compile(
 class _Run:
     """A question on its way through DuckDB, in a thread of its own. `stop` is called from another one."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, heard: Callable[[str], None]) -> None:
         self.connection = connection
+        self._heard = heard
         self.cursor = connection.cursor()
         self.rows: Rows | None = None
         self._stopped = threading.Event()
@@ -67,6 +69,7 @@ class _Run:
         """The rows of one statement over `src`."""
         if self.stopped:
             raise duckdb.InterruptException("stopped")
+        self._heard(sql)
         found = self.cursor.execute(sql).fetchmany(ROWS_MAX + 1)
         if len(found) > ROWS_MAX:
             raise question_too_large("The answer has too many numbers.")
@@ -74,10 +77,14 @@ class _Run:
 
 
 class Engine:
-    """One DuckDB for the process. Files outside of `folder` are closed to it."""
+    """One DuckDB for the process, which can reach no files but those below `folder` and `spill`.
 
-    def __init__(self, conninfo: str, folder: Path, budget: Budget, running_max: int) -> None:
+    `folder` has the segments. `spill` is for what does not fit into memory; all that is in it is deleted first.
+    """
+
+    def __init__(self, conninfo: str, folder: Path, spill: Path, budget: Budget, running_max: int) -> None:
         self._folder = folder
+        self._spill = spill
         self._budget = budget
         self._tail = Tail(conninfo)
         self._threads = ThreadPoolExecutor(running_max, thread_name_prefix="question")
@@ -85,13 +92,17 @@ class Engine:
         self._renewing = threading.Lock()
         self._connection = self._connect()
 
-    async def answer(self, question: Question, scan: Scan, as_of: AsOf) -> bytes:
+    async def answer(
+        self, question: Question, scan: Scan, as_of: AsOf, heard: Callable[[str], None] = lambda _: None
+    ) -> bytes:
         """The encoded response. Where the caller is cancelled, the question is stopped first.
+
+        `heard` is told each statement before it runs, in another thread.
 
         Raises NimbusError with QUESTION_TOO_LARGE, FIELD_INVALID (a regular expression),
         STORAGE_UNAVAILABLE, ANALYST_UNAVAILABLE and what the question does.
         """
-        run = _Run(self._connection)
+        run = _Run(self._connection, heard)
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, run, question, scan, as_of)
         running.add_done_callback(lambda ended: ended.exception())  # seen, if by nobody else
         try:
@@ -111,10 +122,9 @@ class Engine:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """A new DuckDB, as nothing can change it any more."""
         self._connections += 1
-        folder = self._folder / "tmp"
         if self._connections == 1:
-            shutil.rmtree(folder, ignore_errors=True)
-        spill = folder / str(self._connections)
+            shutil.rmtree(self._spill, ignore_errors=True)
+        spill = self._spill / str(self._connections)
         spill.mkdir(mode=0o700, parents=True)
         connection = duckdb.connect(
             config={
@@ -128,7 +138,7 @@ class Engine:
             }
         )
         for name, value in (
-            ("allowed_directories", [str(self._folder)]),
+            ("allowed_directories", [str(self._folder), str(self._spill)]),
             ("enable_external_access", False),
             ("lock_configuration", True),
         ):

@@ -1,21 +1,19 @@
 """AnalysisService in the analyst: whose turn it is, the state of the log that is asked, and the answer."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from nimbus.v1 import analysis_service_pb2
-from nimbus_server.analyses.question import Asked, AsOf, Needs
+from nimbus_server.analyses.question import Asked
 from nimbus_server.analyses.questions import read_question
 from nimbus_server.analyst.engine import Engine
-from nimbus_server.analyst.scan import Scan
+from nimbus_server.analyst.state import state
 from nimbus_server.analyst.turns import Turns
 from nimbus_server.clock import Clock
 from nimbus_server.errors import deadline_exceeded
-from nimbus_server.postgres.retention import kept_since
 from nimbus_server.projects.store import ProjectStore
 from nimbus_server.rpc.call import current_call
 from nimbus_server.segments.store import SegmentStore
@@ -24,8 +22,6 @@ SERVICE = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
 SECONDS_MAX = 120.0
 # Pauses between looks at whether the log has reached a position.
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.01, 0.25
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 
 
 class AnalystService:
@@ -45,12 +41,11 @@ class AnalystService:
         retention_days: int | None,
     ) -> None:
         self._store = store
+        self._state_of = partial(state, store, folder, retention_days)
         self._projects = projects
         self._engine = engine
         self._turns = turns
         self._clock = clock
-        self._folder = folder
-        self._retention_days = retention_days
         for method in SERVICE.methods:
             setattr(self, method.name, partial(self._answer, method.name))
 
@@ -64,7 +59,8 @@ class AnalystService:
                 question = read_question(rpc, request, Asked(self._clock(), timezone))
                 await self._reached(project_id, _min_position(request))
                 async with self._turns.turn(project_id):
-                    return await self._engine.answer(question, *await self._state(project_id, question.needs))
+                    state = await self._state_of(project_id, question.needs, self._clock())
+                    return await self._engine.answer(question, *state)
         except TimeoutError:
             raise deadline_exceeded(seconds) from None
 
@@ -75,22 +71,9 @@ class AnalystService:
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
-    async def _state(self, project_id: UUID, needs: Needs) -> tuple[Scan, AsOf]:
-        now = self._clock()
-        cut = None if self._retention_days is None else kept_since(now, self._retention_days)
-        start = None if needs.start is None else _moment(needs.start)
-        end = None if needs.end is None else _moment(needs.end)
-        snapshot = await self._store.snapshot(project_id, max(filter(None, (start, cut)), default=None), end)
-        scan = Scan(project_id, needs, snapshot, self._folder, None if cut is None else (cut - EPOCH) // MICROSECOND)
-        return scan, AsOf(snapshot.log_end, now)
-
 
 def _min_position(request: Any) -> int:
     """The position that a question, or the one within it, asks for; 0 for none."""
     inner = request.WhichOneof("question") if "question" in request.DESCRIPTOR.oneofs_by_name else None
     asked = getattr(request, inner) if inner else request
     return int(getattr(asked, "min_position", 0))
-
-
-def _moment(microseconds: int) -> datetime:
-    return EPOCH + timedelta(microseconds=microseconds)

@@ -18,6 +18,7 @@ from nimbus_server.importer.store import check_project
 from nimbus_server.importer.target import with_database
 from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.retention import kept_since
+from nimbus_server.postgres.session import plain_conninfo
 from nimbus_server.segments.manifest import Snapshot, segment_path, segments_folder
 from nimbus_server.segments.store import SegmentStore
 from nimbus_server.settings import Settings
@@ -105,7 +106,7 @@ class Events:
     def _read_tail(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
         dsn = self._settings.database_url.get_secret_value() if self._settings.database_url else ""
         which = f"project_id = '{self._project_id}' AND seq > {snapshot.exported} AND seq <= {snapshot.log_end}"
-        tail = Tail(dsn)
+        tail = Tail(plain_conninfo(dsn, "nimbus sql"))
         try:
             with tail.rows(f"SELECT {_FROM_LOG} FROM events WHERE {which}", fresh=True) as rows:
                 connection.register("log", rows)

@@ -5,7 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
+from nimbus.v1 import analysis_service_pb2
 from nimbus.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from nimbus_client import NimbusError
 from nimbus_client.errors import nimbus_errors
@@ -45,6 +47,13 @@ async def ask(settings: Settings, where: Where, project_id: UUID, rpc: str, requ
         raise StartupError(_said(error)) from error
     finally:
         await channel.close()
+
+
+def response_class(rpc: str) -> Any:
+    """The message that answers an RPC."""
+    return GetMessageClass(
+        analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"].methods_by_name[rpc].output_type
+    )
 
 
 def _said(error: NimbusError) -> str:

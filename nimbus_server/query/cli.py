@@ -1,6 +1,7 @@
 """The commands of `nimbus query`."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -36,6 +37,7 @@ PresetName = Annotated[
     Literal["MIXPANEL", "POSTHOG", "AMPLITUDE"] | None, typer.Option(help="Whose rules fill in what is not given.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Show the SQL that answers it, too; on --data-dir alone.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where a Nimbus runs.", show_default=".nimbus")]
 Target = Annotated[
     str | None, typer.Option(help="Nimbus elsewhere: localhost:50051.", show_default="that on --data-dir")
@@ -46,6 +48,14 @@ Measures = Literal[
     "EVENTS", "PEOPLE", "EVENTS_PER_PERSON", "SESSIONS", "SUM", "AVERAGE", "MINIMUM", "MAXIMUM", "MEDIAN", "P90", "P95",
     "P99", "DISTINCT",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How an answer is shown, and whether its SQL is."""
+
+    as_json: bool
+    sql: bool
 
 
 @app.command()
@@ -65,6 +75,7 @@ def trend(
     end: End = None,
     timezone: Timezone = "",
     as_json: AsJson = False,
+    explain: Explain = False,
     data_dir: DataDir = None,
     grpc_target: Target = None,
     key_id: KeyId = None,
@@ -85,7 +96,9 @@ def trend(
         options |= {"bucket": width, "breakdowns": by or [], "formulas": formulas}
         return trend_request(str(project), lines, options)
 
-    _answer(project, "QueryTrend", "trend", request, timezone, as_json, data_dir, (grpc_target, key_id, tls))
+    _answer(
+        project, "QueryTrend", "trend", request, timezone, Shown(as_json, explain), data_dir, (grpc_target, key_id, tls)
+    )
 
 
 @app.command()
@@ -103,6 +116,7 @@ def funnel(
     timezone: Timezone = "",
     preset: PresetName = None,
     as_json: AsJson = False,
+    explain: Explain = False,
     data_dir: DataDir = None,
     grpc_target: Target = None,
     key_id: KeyId = None,
@@ -121,7 +135,16 @@ def funnel(
         given: Any = _options(last, start, end, timezone) | {name: value for name, value in options.items() if value}
         return funnel_request(str(project), [select(name, where=filters) for name in step], given)
 
-    _answer(project, "QueryFunnel", "funnel", request, timezone, as_json, data_dir, (grpc_target, key_id, tls))
+    _answer(
+        project,
+        "QueryFunnel",
+        "funnel",
+        request,
+        timezone,
+        Shown(as_json, explain),
+        data_dir,
+        (grpc_target, key_id, tls),
+    )
 
 
 @app.command()
@@ -138,6 +161,7 @@ def retention(
     timezone: Timezone = "",
     preset: PresetName = None,
     as_json: AsJson = False,
+    explain: Explain = False,
     data_dir: DataDir = None,
     grpc_target: Target = None,
     key_id: KeyId = None,
@@ -154,7 +178,16 @@ def retention(
         selectors = [select(*([name] if name else []), where=filters) for name in (begin, come_back)]
         return retention_request(str(project), selectors[0], selectors[1], given)
 
-    _answer(project, "QueryRetention", "retention", request, timezone, as_json, data_dir, (grpc_target, key_id, tls))
+    _answer(
+        project,
+        "QueryRetention",
+        "retention",
+        request,
+        timezone,
+        Shown(as_json, explain),
+        data_dir,
+        (grpc_target, key_id, tls),
+    )
 
 
 @app.command()
@@ -171,6 +204,7 @@ def paths(
     end: End = None,
     timezone: Timezone = "",
     as_json: AsJson = False,
+    explain: Explain = False,
     data_dir: DataDir = None,
     grpc_target: Target = None,
     key_id: KeyId = None,
@@ -186,7 +220,9 @@ def paths(
         given: Any = _options(last, start, end, timezone) | options
         return paths_request(str(project), select(anchor, where=read_where(where or [])), given)
 
-    _answer(project, "QueryPaths", "paths", request, timezone, as_json, data_dir, (grpc_target, key_id, tls))
+    _answer(
+        project, "QueryPaths", "paths", request, timezone, Shown(as_json, explain), data_dir, (grpc_target, key_id, tls)
+    )
 
 
 def _options(last: str | None, start: str | None, end: str | None, timezone: str) -> dict[str, Any]:
@@ -215,7 +251,7 @@ def _answer(
     kind: str,
     request: Any,
     timezone: str,
-    as_json: bool,
+    shown: "Shown",
     data_dir: Path | None,
     where: tuple[str | None, str | None, bool],
 ) -> None:
@@ -226,14 +262,29 @@ def _answer(
 
     try:
         settings = settings_module.load(data_dir=data_dir)
-        answer = asyncio.run(ask(settings, Where(*where), project, rpc, request()))
+        if shown.sql:
+            answer = asyncio.run(_explained(settings, Where(*where), project, rpc, request()))
+        else:
+            answer = asyncio.run(ask(settings, Where(*where), project, rpc, request()))
     except (StartupError, ValueError) as error:
         _fail(str(error))
-    if as_json:
-        shown = MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        say(shown)
+    if shown.as_json:
+        say(MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
     else:
         getattr(Show(answer.semantics.get("timezone", timezone)), kind)(answer)
+
+
+async def _explained(settings: Any, where: Any, project: UUID, rpc: str, request: Any) -> Any:
+    """The answer, after the SQL that gave it. Raises StartupError."""
+    from nimbus_server.analyst.explain import explain
+    from nimbus_server.query.asking import response_class
+
+    if where.grpc_target is not None:
+        raise StartupError("--explain shows the SQL of the Nimbus on --data-dir: leave --grpc-target out.")
+    statements, encoded = await explain(settings, project, rpc, request)
+    for statement in statements:
+        say(f"{statement.strip()};\n")
+    return response_class(rpc).FromString(encoded)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -142,6 +142,16 @@ def test_query_prints_a_table_or_the_whole_answer(stack: Stack, asked: Account) 
     assert (status, out.splitlines()[0].split()) == (0, ["step", "from", "to", "paths", "people"])
 
 
+def test_explain_shows_the_sql_and_the_same_answer(stack: Stack, asked: Account) -> None:
+    question = ("query", "trend", asked.project_id, "--last", "7d", "--by", "props.plan", "--bucket", "none")
+    _, answer, _ = run(stack, *question)
+    status, out, _ = run(stack, *question, "--explain")
+    assert status == 0
+    assert out.endswith(answer)
+    assert "CREATE TEMP VIEW src AS" in out
+    assert '"props.plan:s"' in out
+
+
 def test_query_filters_and_says_what_is_wrong(stack: Stack, asked: Account) -> None:
     where = ("--where", "props.amount>=10", "--where", "props.plan=pro")
     _, out, _ = run(stack, "query", "trend", asked.project_id, "--last", "7d", "--bucket", "none", *where)

@@ -138,7 +138,14 @@ class _Chain:
         return f">= (((p.k{number} >> 64) - {self._plan.tie}) << 64)"
 
     def _take(
-        self, column: str, matches: str, after: str, taken: list[str], stops: list[str] | None = None, *, is_step: bool = True
+        self,
+        column: str,
+        matches: str,
+        after: str,
+        taken: list[str],
+        stops: list[str] | None = None,
+        *,
+        is_step: bool = True,
     ) -> None:
         """Add a column with the first event that matches, is at the right place and is not taken."""
         same = self._same() if is_step else ""

@@ -77,7 +77,9 @@ def read_plan(request: QueryFunnelRequest, asked: Asked) -> Plan:
         breakdown=breakdown,
         buckets=_buckets(request, zone, asked_range.start, asked_range.end, week_start),
         semantics={
-            "range": "/".join(moment(at).isoformat().replace("+00:00", "Z") for at in (asked_range.start, asked_range.end)),
+            "range": "/".join(
+                moment(at).isoformat().replace("+00:00", "Z") for at in (asked_range.start, asked_range.end)
+            ),
             "timezone": zone.name,
             "week_start": _short(WeekStart, week_start),
             "within": request.within or defaults.within,
