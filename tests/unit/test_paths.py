@@ -239,3 +239,13 @@ def test_quotes_in_a_cell_are_text(connection: duckdb.DuckDBPyConnection) -> Non
     make(connection, events, question)
     for to, found in (("b'; --", [(uid_of("ada"),)]), ("b' OR 1=1 --", [])):
         assert asking(connection)(question.people(PathCell(step=1, to=to, **{"from": "a"}))) == found
+
+
+def test_a_session_ends_with_a_repeat_too(connection: duckdb.DuckDBPyConnection) -> None:
+    events = log(("a", 0), ("b", 1), ("b", 2), ("c", 60))
+    assert shown(answer(connection, events, anchor={"names": ["a"]})) == [(1, "a", "b", 1, 1)]
+
+
+def test_a_repeat_after_an_event_that_is_no_node_is_one(connection: duckdb.DuckDBPyConnection) -> None:
+    events = log(("a", 0), ("b", 1), ("$own", 2), ("b", 3))
+    assert shown(answer(connection, events, anchor={"names": ["a"]})) == [(1, "a", "b", 1, 1)]
