@@ -115,7 +115,15 @@ def test_answers_are_the_same_from_segments_and_from_the_log(own: Stack) -> None
     account = new_account(own)
     until_it_answers(own, account)
     fill(own, account, 1_000)
-    props = {"it's": "x", 'a "b"': "x", "back\\slash": "x", "a.b": {"0": "x"}, "'] --": "x", "list": ["x", 1.50, 123456789012345678901.10], "n": 1e2}
+    props = {
+        "it's": "x",
+        'a "b"': "x",
+        "back\\slash": "x",
+        "a.b": {"0": "x"},
+        "'] --": "x",
+        "list": ["x", 1.50, 123456789012345678901.10],
+        "n": 1e2,
+    }
     fields = {"project_id": account.project_id, "events": [{"name": "odd", "props": props, "user_id": "a"}]}
     over_native_grpc(own, RPCS["EventService.IngestEvents"], fields, machine(account))
 
