@@ -132,3 +132,13 @@ def test_without_an_analyst_a_question_says_how_to_start_one(without: Stack, tra
     assert "nimbus analyst" in failure.message
     assert "NIMBUS_ANALYST_SOCKET" in failure.message
     assert not (without.data_dir / "run" / "analyst.sock").exists()
+
+
+@pytest.mark.parametrize("pattern", ["a(", "(?=x)", "[z-a]", "*", "\\", "a{1001}", "(?P<n"])
+def test_what_is_no_regular_expression_of_re2_is_refused(stack: Stack, account: Account, pattern: str) -> None:
+    ingest(stack, account, {"name": "n", "props": {"text": "x"}})
+    matches = {"property": "props.text", "operator": "CONDITION_OPERATOR_MATCHES", "values": [pattern]}
+    series = [{"selector": {"filter": {"condition": matches}}}]
+    failure = ask(stack, account, "QueryTrend", **{**ALL, "series": series}).failure
+    assert failure is not None
+    assert failure.reason == Reason.FIELD_INVALID, failure

@@ -68,6 +68,10 @@ def test_variables_of_other_versions_are_told_and_harmless(monkeypatch: pytest.M
     ("variable", "text"),
     [
         ("NIMBUS_ENVIRONMENT", "prod"),
+        ("NIMBUS_ANALYST", "perhaps"),
+        ("NIMBUS_ANALYST_MEMORY", "0GB"),
+        ("NIMBUS_ANALYST_MEMORY", "4 GB"),
+        ("NIMBUS_ANALYST_MEMORY", "1TB"),
         ("NIMBUS_LOG_LEVEL", "loud"),
         ("NIMBUS_DB_POOL_SIZE", "0"),
         ("NIMBUS_DB_POOL_SIZE", "many"),
