@@ -72,10 +72,32 @@ class Nimbus(Asking):
         start: datetime | None = None,
         end: datetime | None = None,
         names: str | Iterable[str] = (),
+        timezone: str = "",
+        fill_zero: bool = False,
     ) -> list[MetricPoint]:
-        """Events per bucket (`1m`, `5m`, `15m`, `1h`, `1d`): the newest `limit` buckets that hold any, oldest first."""
-        request = wire.metrics_request(self._project_id, bucket, limit, start, end, names)
-        return wire.metric_points(self._call(self._metrics.QueryMetrics, request))
+        """Events per bucket (`1m`, `5m`, `15m`, `1h`, `1d`, `1w`, `1mo`): the newest `limit` buckets, oldest first.
+
+        Days and longer are those of `timezone`, or of the project's. Buckets without events come with `fill_zero`.
+        """
+        request = wire.metrics_request(self._project_id, bucket, limit, start, end, names, timezone, fill_zero)
+        return wire.metric_points(self._call(self._metrics.QueryMetrics, request).series)
+
+    def metrics_by_name(
+        self,
+        *,
+        bucket: str = "1h",
+        limit: int = 100,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        names: str | Iterable[str] = (),
+        timezone: str = "",
+        fill_zero: bool = False,
+    ) -> dict[str, list[MetricPoint]]:
+        """As `metrics`, for each of the 100 most frequent names of events."""
+        request = wire.metrics_request(self._project_id, bucket, limit, start, end, names, timezone, fill_zero)
+        request.group_by = "name"
+        response = self._call(self._metrics.QueryMetrics, request)
+        return {group.name: wire.metric_points(group.series) for group in response.groups}
 
     def list_events(
         self,

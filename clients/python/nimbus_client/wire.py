@@ -102,7 +102,14 @@ def receipt(starts: Iterable[int], responses: Iterable[event_pb.IngestEventsResp
 
 
 def metrics_request(
-    project_id: str, bucket: str, limit: int, start: datetime | None, end: datetime | None, names: str | Iterable[str]
+    project_id: str,
+    bucket: str,
+    limit: int,
+    start: datetime | None,
+    end: datetime | None,
+    names: str | Iterable[str],
+    timezone: str,
+    fill_zero: bool,
 ) -> metrics_pb.QueryMetricsRequest:
     """The request of `metrics`."""
     return metrics_pb.QueryMetricsRequest(
@@ -112,12 +119,14 @@ def metrics_request(
         start=timestamp(start, "start") if start else None,
         end=timestamp(end, "end") if end else None,
         name=listed(names),
+        timezone=timezone,
+        fill="zero" if fill_zero else "",
     )
 
 
-def metric_points(response: metrics_pb.QueryMetricsResponse) -> list[MetricPoint]:
-    """The series of a response."""
-    return [MetricPoint(point.ts.ToDatetime(UTC), point.value) for point in response.series]
+def metric_points(series: Iterable[metrics_pb.MetricPoint]) -> list[MetricPoint]:
+    """The points of a series."""
+    return [MetricPoint(point.ts.ToDatetime(UTC), point.value) for point in series]
 
 
 def list_request(
