@@ -29,7 +29,8 @@ SELECT %(project)s, %(start)s + n * interval '1 ms', gen_random_uuid(), n, now()
     'user-' || n * 7919 %% 10007, NULL,
     jsonb_build_object('plan', 'pro', 'page', '/items/' || n * 31 %% 1009, 'amount', n %% 500 + 0.25,
         'quantity', n %% 7, 'country', (ARRAY['DE', 'FR', 'US'])[1 + n %% 3], 'logged_in', n %% 2 = 0,
-        'duration_ms', n * 13 %% 10000, 'referrer', 'https://example.com/' || n %% 100, 'title', 'Item ' || n %% 1000, 'tags', ARRAY['a', 'b']),
+        'duration_ms', n * 13 %% 10000, 'referrer', 'https://example.com/' || n %% 100, 'title', 'Item ' || n %% 1000,
+        'tags', ARRAY['a', 'b']),
     '{"page": {"path": "/", "url": "https://example.com/"}, "library": {"name": "nimbus", "version": "1"}}'
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 """
