@@ -1,6 +1,7 @@
 """Runs questions in DuckDB: the one module of the analyst that speaks it."""
 
 import asyncio
+import os
 import re
 import shutil
 import threading
@@ -35,7 +36,7 @@ ANSWER_BYTES_MAX = 4_000_000
 ROWS_MAX = 500_000
 # Events that are read from PostgreSQL for one question. There are more only while segments of a new analyst are made.
 TAIL_MAX = 5_000_000
-STOP_SECONDS = 0.02
+STOP_SECONDS, STOP_SECONDS_MAX = 0.02, 5.0
 COUNT = f"SELECT count FROM {ROWS}"
 # How RE2, which DuckDB has, begins to say what is wrong with a regular expression.
 BAD_REGEX = re.compile(
@@ -76,6 +77,23 @@ class _Run:
         return found
 
 
+async def _stop(run: _Run, running: "asyncio.Future[bytes]") -> None:
+    """Stop a question, or where it can't be stopped, the process: who started it starts another.
+
+    DuckDB looks for interrupts every 2,048 rows. Those may take minutes where a regular expression is hard.
+    """
+    until = asyncio.get_running_loop().time() + STOP_SECONDS_MAX
+    # Again and again: what comes between two statements interrupts neither.
+    while not running.done():
+        if asyncio.get_running_loop().time() > until:
+            log.error("a question does not stop: this process ends", after_seconds=STOP_SECONDS_MAX)
+            os._exit(1)
+        # In a thread: to cancel a query, PostgreSQL is called.
+        stopping = asyncio.ensure_future(asyncio.to_thread(run.stop))
+        await asyncio.wait((running, stopping), timeout=STOP_SECONDS_MAX)
+        await asyncio.wait({running}, timeout=STOP_SECONDS)
+
+
 class Engine:
     """One DuckDB for the process, which can reach no files but those below `folder` and `spill`.
 
@@ -108,10 +126,8 @@ class Engine:
         try:
             return await asyncio.shield(running)
         finally:
-            # Again and again: what comes between two statements interrupts neither.
-            while not running.done():
-                run.stop()
-                await asyncio.wait({running}, timeout=STOP_SECONDS)
+            if not running.done():
+                await _stop(run, running)
 
     def close(self) -> None:
         """Close everything; nothing runs any more."""
