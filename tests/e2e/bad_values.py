@@ -104,8 +104,58 @@ WRONG_IDS = (
 )
 
 
-def good_values(account: Account) -> dict[str, Any]:
-    """A good value for each field of a JSON body, by its name."""
+SELECTOR = {"names": ["page_view"]}
+# For each field of a question's JSON body, by its name; some names mean different things in different questions.
+OF_QUESTIONS: dict[str, Any] = {
+    "range": {"last": "7d"},
+    "timezone": "UTC",
+    "min_position": 0,
+    "preset": "POSTHOG",
+    "series": [{"selector": SELECTOR}],
+    "bucket": "1d",
+    "week_start": "MONDAY",
+    "breakdowns": ["props.plan"],
+    "breakdown_limit": 5,
+    "formulas": [{"expression": "A * 2"}],
+    "compare_to": {"previous": True},
+    "within": "7d",
+    "completes": "AFTER_RANGE",
+    "entry": "ANY",
+    "order": "ORDERED",
+    "tie_seconds": 0,
+    "exclusions": [{"selector": SELECTOR}],
+    "on_exclusion": "STOP",
+    "hold_constant": ["props.plan"],
+    "counting": "PEOPLE",
+    "breakdown": {"property": "props.plan"},
+    "unit": "DAY",
+    "periods": 3,
+    "cohort_by": "EVERY",
+    "alignment": "CALENDAR",
+    "brackets": [],
+    "mean": "POOLED",
+    "measure": "EVENTS",
+    "property": "",
+    "start": SELECTOR,
+    "return": SELECTOR,
+    "anchor": SELECTOR,
+    "nodes": SELECTOR,
+    "direction": "AFTER",
+    "collapse_repeats": True,
+    "node": "name",
+    "limit": 5,
+    "page_size": 5,
+    "page_token": "",
+}
+OF_QUESTION: dict[str, dict[str, Any]] = {
+    "funnel": {"steps": [{"selector": SELECTOR}, {"selector": SELECTOR}]},
+    "paths": {"steps": 2},
+    "retention": {"counting": "ON"},
+}
+
+
+def good_values(account: Account, route: Route) -> dict[str, Any]:
+    """A good value for each field of a route's JSON body, by its name."""
     return {
         "email": account.email,
         "password": account.password,
@@ -118,14 +168,16 @@ def good_values(account: Account) -> dict[str, Any]:
         "ttl_seconds": 60,
         "position": 0,
         "rewind": True,
+        **OF_QUESTIONS,
+        **OF_QUESTION.get(route.path.rpartition("/")[2], {}),
     }
 
 
 def body_with(route: Route, account: Account, wrong: dict[str, str]) -> bytes:
     """A body of the route's fields, all good but those in `wrong`, which are JSON texts."""
     assert route.body_schema is not None
-    good = good_values(account)
-    texts = {name: json.dumps(good[name]) for name in route.body_schema["properties"]} | wrong
+    good = good_values(account, route)
+    texts = {name: json.dumps(good[name]) for name in route.body_schema.get("properties", {})} | wrong
     return ("{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}").encode()
 
 

@@ -67,12 +67,14 @@ def test_a_wrong_body_is_the_clients_error(stack: Stack, account: Account, route
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_a_field_of_the_wrong_type_is_the_clients_error(stack: Stack, account: Account, route: Route) -> None:
     assert route.body_schema is not None
-    for field in route.body_schema["properties"]:
+    for field, schema in route.body_schema["properties"].items():
+        # The events in an array are refused one by one. Lists and messages may be empty.
+        right = "[" if schema.get("type") == "array" else "{" if "$ref" in schema else ""
         for what, value in WRONG_JSON_VALUES.items():
             body = body_with(route, account, {field: value})
             answer = send(stack, route.method, url_of(route, account), body, {**JSON, **account.bearer})
             check_answer(answer, (str(route), field, what))
-            if value[0] in "[{" and field != "events":  # the events in an array are refused one by one
+            if value[0] in "[{" and value[0] != right:
                 assert answer.status == 400, (str(route), field, what)
 
 
@@ -150,7 +152,7 @@ def test_a_number_as_text_is_digits(stack: Stack, someone: Account, position: st
 
 @pytest.mark.parametrize("route", WITH_ID, ids=str)
 def test_a_wrong_id_in_the_path_is_the_clients_error(stack: Stack, someone: Account, route: Route) -> None:
-    good = good_values(someone)
+    good = good_values(someone, route)
     fields = {name: good[name] for name in route.body_schema["properties"]} if route.body_schema else None
     for wrong in WRONG_IDS:
         body = json.dumps(fields).encode() if fields else None

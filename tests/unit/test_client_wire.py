@@ -70,7 +70,7 @@ def test_times_without_a_time_zone_are_refused() -> None:
     with pytest.raises(ValueError, match="ts has no time zone"):
         Event("a", ts=naive)
     with pytest.raises(ValueError, match="start has no time zone"):
-        wire.metrics_request(PROJECT, "1h", 1, naive, None, ())
+        wire.metrics_request(PROJECT, "1h", 1, naive, None, (), "", fill_zero=False)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "\ud800", object(), NOON])
@@ -130,8 +130,8 @@ def test_receipt_adds_up_and_counts_errors_from_the_callers_list() -> None:
 
 
 def test_one_name_is_not_taken_for_its_letters() -> None:
-    assert list(wire.metrics_request(PROJECT, "1h", 1, None, None, "view").name) == ["view"]
-    assert list(wire.metrics_request(PROJECT, "1h", 1, None, None, ("a", "b")).name) == ["a", "b"]
+    assert list(wire.metrics_request(PROJECT, "1h", 1, None, None, "view", "", fill_zero=False).name) == ["view"]
+    assert list(wire.metrics_request(PROJECT, "1h", 1, None, None, ("a", "b"), "", fill_zero=False).name) == ["a", "b"]
 
 
 # --- signatures ---
