@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nimbus_server.analyses.catalog import event_names, properties, property_values
+from nimbus_server.analyses.funnel import answer as funnel
 from nimbus_server.analyses.question import Asked, Question, Read
 from nimbus_server.analyses.selector import check_conditions
 from nimbus_server.errors import Reason, field_error
@@ -12,6 +13,7 @@ QUESTIONS: Mapping[str, Read] = {
     "ListEventNames": event_names.read,
     "ListProperties": properties.read,
     "ListPropertyValues": property_values.read,
+    "QueryFunnel": funnel.read,
 }
 
 

@@ -25,7 +25,9 @@ def _events(unit: int) -> st.SearchStrategy[list[dict[str, Any]]]:
             "context": st.just({}),
         }
     )
-    return st.sampled_from([0, 6, 12, 18, 24]).flatmap(lambda n: st.lists(one, min_size=n, max_size=n)).flatmap(_numbered)
+    return (
+        st.sampled_from([0, 6, 12, 18, 24]).flatmap(lambda n: st.lists(one, min_size=n, max_size=n)).flatmap(_numbered)
+    )
 
 
 def _numbered(events: list[dict[str, Any]]) -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -106,4 +108,4 @@ def _breakdown(count: int) -> st.SearchStrategy[dict[str, Any]]:
 
 _UNIT = st.shared(st.sampled_from([*UNITS]), key="unit of time")
 EVENTS = _UNIT.flatmap(_events)
-REQUESTS = _UNIT.flatmap(lambda unit: _requests(unit))
+REQUESTS = _UNIT.flatmap(_requests)

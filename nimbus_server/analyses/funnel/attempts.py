@@ -3,7 +3,8 @@
 Events are in order of their key, which is `t << 64 | seq`. An attempt is a row: `u` is the person or the session, `k1`
 the key of its start, and `k2` to `kn` those of the events of the other steps, NULL where a step is not done.
 
-This is what a funnel means, for all that can be asked. most.py computes the same faster for most people of most funnels.
+This is what a funnel means, for all that can be asked. most.py computes the same faster, for most people of most
+funnels.
 """
 
 from nimbus_server.analyses.funnel.plan import ENTRY_FIRST, SESSIONS, STRICT, TOTALS, UNORDERED, Plan
@@ -138,7 +139,14 @@ class _Chain:
         return f">= (((p.k{number} >> 64) - {self._plan.tie}) << 64)"
 
     def _take(
-        self, column: str, matches: str, after: str, taken: list[str], stops: list[str] | None = None, *, is_step: bool = True
+        self,
+        column: str,
+        matches: str,
+        after: str,
+        taken: list[str],
+        stops: list[str] | None = None,
+        *,
+        is_step: bool = True,
     ) -> None:
         """Add a column with the first event that matches, is at the right place and is not taken."""
         same = self._same() if is_step else ""
@@ -187,12 +195,15 @@ def _one_after_another(plan: Plan, chain: str) -> list[str]:
         complete = f"CASE WHEN k{len(plan.steps)} IS NOT NULL THEN greatest({taken}) ELSE closes - 1 END"
         hits = "".join(f", CASE WHEN {hit} THEN x{index} END" for index, hit in enumerate(_hits(plan)))
         ends = f"least({complete}{hits})"
+    following = (
+        "SELECT p.u, p.k1, n.k1 AS next FROM ended p"
+        " ASOF LEFT JOIN (SELECT u, k1 FROM ended) n ON n.u = p.u AND n.k1 > p.ends"
+    )
+    further = "SELECT w.u, n.next FROM walked w JOIN following n ON n.u = w.u AND n.k1 = w.k1 WHERE n.next IS NOT NULL"
     return [
         f"ended AS MATERIALIZED (SELECT *, {ends} AS ends FROM {chain})",
-        "following AS MATERIALIZED (SELECT p.u, p.k1, n.k1 AS next FROM ended p"
-        " ASOF LEFT JOIN (SELECT u, k1 FROM ended) n ON n.u = p.u AND n.k1 > p.ends)",
-        "walked AS (SELECT u, min(k1) AS k1 FROM ended GROUP BY u UNION ALL SELECT w.u, n.next FROM walked w"
-        " JOIN following n ON n.u = w.u AND n.k1 = w.k1 WHERE n.next IS NOT NULL)",
+        f"following AS MATERIALIZED ({following})",
+        f"walked AS (SELECT u, min(k1) AS k1 FROM ended GROUP BY u UNION ALL {further})",
         f"counted AS MATERIALIZED (SELECT ended.* FROM ended JOIN walked USING (u, k1){_where_kept(plan)})",
     ]
 
