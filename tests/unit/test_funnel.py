@@ -1,5 +1,6 @@
 """A funnel as SQL says what its plain reading does."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given, settings
 from oracle.funnel import OTHER, Attempt, Funnel, furthest_of_all_chains, place
-from oracle.random_funnels import EVENTS, REQUESTS
+from oracle.random_funnels import COMMON_REQUESTS, EVENTS, REQUESTS
 from oracle.source import make_src, uid_of
 
 from nimbus.v1.funnel_pb2 import QueryFunnelRequest, QueryFunnelResponse
@@ -19,6 +20,8 @@ from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.clock import micros
 from nimbus_server.errors import NimbusError
 
+# NIMBUS_TEST_EXAMPLES=5000 looks longer.
+EXAMPLES = int(os.environ.get("NIMBUS_TEST_EXAMPLES", "120"))
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NOON = micros(datetime(2026, 1, 1, 12, tzinfo=UTC))
 
@@ -44,9 +47,23 @@ def asked(
     return question.answer(lambda sql: connection.execute(sql).fetchall(), AsOf(7, NOW)), question
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(events=EVENTS, request=REQUESTS)
 def test_a_funnel_says_what_its_plain_reading_does(
+    connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
+) -> None:
+    assert_says_the_same(connection, events, request)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(events=EVENTS, request=COMMON_REQUESTS)
+def test_the_most_common_funnels_say_what_their_plain_reading_does(
+    connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
+) -> None:
+    assert_says_the_same(connection, events, request)
+
+
+def assert_says_the_same(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
 ) -> None:
     message = ParseDict(request, QueryFunnelRequest())
@@ -66,7 +83,7 @@ def test_a_funnel_says_what_its_plain_reading_does(
         assert [said(bucket.steps) for bucket in response.buckets] == [rounded(funnel.steps(some)) for some in expected]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=EXAMPLES // 4, deadline=None)
 @given(events=EVENTS, request=REQUESTS)
 def test_the_people_behind_a_number_are_those_that_it_counts(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
@@ -127,7 +144,7 @@ def rounded(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 @given(events=EVENTS, request=REQUESTS)
 def test_taking_the_first_event_that_fits_gets_as_far_as_any_choice(
     events: list[dict[str, Any]], request: dict[str, Any]
@@ -321,3 +338,10 @@ def test_a_cell_that_the_answer_does_not_have_is_refused(fields: dict[str, Any],
     with pytest.raises(NimbusError) as raised:
         question.people(cell)
     assert [violation.field for violation in raised.value.violations] == [field]
+
+
+def test_a_later_start_may_have_its_next_step_just_before_it(connection: duckdb.DuckDBPyConnection) -> None:
+    events = [event("A", 0), event("B", 10), event("A", 10 + 1 / 60)]
+    for tie_seconds, expected in ((2, [1, 1]), (0, [1, 0])):
+        request = request_of("A", "B", within="1m", tie_seconds=tie_seconds)
+        assert counts(asked(connection, request, events)[0]) == expected
