@@ -108,4 +108,25 @@ def _breakdown(count: int) -> st.SearchStrategy[dict[str, Any]]:
 
 _UNIT = st.shared(st.sampled_from([*UNITS]), key="unit of time")
 EVENTS = _UNIT.flatmap(_events)
-REQUESTS = _UNIT.flatmap(lambda unit: _requests(unit))
+REQUESTS = _UNIT.flatmap(_requests)
+
+
+def _common(request: dict[str, Any]) -> dict[str, Any]:
+    """Those that are computed by the times of events alone: people in order, through steps of different names."""
+    count = len(request["steps"])
+    breakdown = {
+        **request.get("breakdown", {"property": "props.p"}),
+        "attribution": "FUNNEL_ATTRIBUTION_ENTRY",
+        "step": 0,
+    }
+    return request | {
+        "steps": [{"selector": {"names": [name]}} for name in "ABCD"[:count]],
+        "order": "FUNNEL_ORDER_ORDERED",
+        "counting": "FUNNEL_COUNTING_PEOPLE",
+        "exclusions": [],
+        "hold_constant": [],
+        "breakdown": breakdown,
+    }
+
+
+COMMON_REQUESTS = REQUESTS.map(_common)
