@@ -188,7 +188,7 @@ class Crashes:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             snapshot = await SegmentStore(_Within(connection)).snapshot(self.project)
             kept = " AND ".join(["TRUE", *(erasure.kept for erasure in snapshot.erasures)])
-            count = f"SELECT count(*), coalesce(sum(seq), 0)::bigint FROM events WHERE project_id = %s AND {kept}"  # noqa: S608
+            count = f"SELECT count(*), coalesce(sum(seq), 0)::bigint FROM events WHERE project_id = %s AND {kept}"
             values = (self.project, snapshot.log_end)
             log = await (await connection.execute(f"{count} AND seq <= %s", values)).fetchone()  # type: ignore[arg-type]
             tail = await (
@@ -225,7 +225,7 @@ class Crashes:
 def _counted(files: list[str], kept: str) -> tuple[int, int]:
     with duckdb.connect() as connection:
         query = (
-            f"SELECT count(*), coalesce(sum(seq), 0)::BIGINT FROM read_parquet(?, union_by_name = true) WHERE {kept}"  # noqa: S608
+            f"SELECT count(*), coalesce(sum(seq), 0)::BIGINT FROM read_parquet(?, union_by_name = true) WHERE {kept}"
         )
         return cast("tuple[int, int]", connection.execute(query, [files]).fetchall()[0])
 

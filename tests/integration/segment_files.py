@@ -85,9 +85,9 @@ def file_rows(
     paths = paths_of(folder, project, segments)
     if not paths:
         return []
-    source = f"SELECT {', '.join(('*', *computed))} FROM read_parquet(?, union_by_name = true)"  # noqa: S608
+    source = f"SELECT {', '.join(('*', *computed))} FROM read_parquet(?, union_by_name = true)"
     with duckdb.connect() as connection:
-        query = f"SELECT {fields} FROM ({source}) ORDER BY seq"  # noqa: S608
+        query = f"SELECT {fields} FROM ({source}) ORDER BY seq"
         rows = connection.execute(query, [paths]).fetchall()
     return [tuple(value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for value in row) for row in rows]
 
