@@ -25,7 +25,7 @@ from nimbus.v1.catalog_pb2 import (
     ListPropertyValuesResponse,
 )
 from nimbus_server.analyses.property import Property, property_field
-from nimbus_server.analyses.question import AsOf, Asked, Needs
+from nimbus_server.analyses.question import Asked, AsOf, Needs
 from nimbus_server.analyses.questions import check_letters, read_question
 from nimbus_server.clock import micros, moment
 from nimbus_server.errors import NimbusError, Reason
