@@ -61,7 +61,7 @@ class Show:
             else:
                 cells = [_share(count, cohort.size) for count in cohort.returned]
             shown = [cell if complete else f"{cell}*" for cell, complete in zip(cells, cohort.complete, strict=True)]
-            table.add_row(self._when(cohort.start), f"{cohort.size:,}", *shown)
+            table.add_row(self._when(cohort.start), f"{cohort.size:,.0f}", *shown)
         table.add_section()
         has_values = any(cohort.values for cohort in answer.cohorts)
         mean = [MISSING if m < 0 and not has_values else _number(m) if has_values else f"{m:.1%}" for m in answer.mean]
@@ -73,10 +73,12 @@ class Show:
         table = self._table("step", "from", "to", "paths", "people")
         for edge in answer.edges:
             start = MISSING if edge.is_other else getattr(edge, "from")
-            table.add_row(str(edge.step), self._text(start), self._text(edge.to), f"{edge.paths:,}", f"{edge.people:,}")
+            table.add_row(
+                str(edge.step), self._text(start), self._text(edge.to), f"{edge.paths:,.0f}", f"{edge.people:,.0f}"
+            )
         table.add_section()
         for end in answer.ends:
-            table.add_row(str(end.step), "(end)", "", f"{end.paths:,}", f"{end.people:,}")
+            table.add_row(str(end.step), "(end)", "", f"{end.paths:,.0f}", f"{end.people:,.0f}")
         self._print(table)
 
     def _steps(self, title: str, steps: Sequence[FunnelStep]) -> None:
@@ -85,7 +87,7 @@ class Show:
             share = step.of_first if step.HasField("of_first") else 0.0
             table.add_row(
                 self._text(step.label),
-                f"{step.count:,}",
+                f"{step.count:,.0f}",
                 f"{step.of_first:.1%}" if step.HasField("of_first") else MISSING,
                 f"{step.of_previous:.1%}" if step.HasField("of_previous") else MISSING,
                 _duration(step.median_seconds) if step.HasField("median_seconds") else MISSING,
@@ -135,7 +137,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value.is_integer() else f"{value:,.2f}"
 
 
-def _share(count: int, size: int) -> str:
+def _share(count: float, size: float) -> str:
     return f"{count / size:.1%}" if size else MISSING
 
 

@@ -135,7 +135,7 @@ def test_query_prints_a_table_or_the_whole_answer(stack: Stack, asked: Account) 
     status, out, _ = run(
         stack, "query", "funnel", asked.project_id, "--step", "signup", "--step", "purchase", "--last", "7d", "--json"
     )
-    assert [step["count"] for step in json.loads(out)["steps"]] == ["2", "1"]
+    assert [step["count"] for step in json.loads(out)["steps"]] == [2, 1]
     status, out, _ = run(stack, "query", "retention", asked.project_id, "--begin", "signup", "--last", "7d")
     assert (status, out.splitlines()[0].split()[:2]) == (0, ["cohort", "people"])
     status, out, _ = run(stack, "query", "paths", asked.project_id, "--anchor", "signup", "--last", "7d")

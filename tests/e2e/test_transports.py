@@ -133,7 +133,7 @@ def test_the_walk_goes_through_every_rpc(by_rest: list[tuple[str, Any]]) -> None
     asked = {name: shown for name, shown in by_rest if name.startswith("AnalysisService.")}
     assert [series["total"] for series in asked["AnalysisService.QueryTrend"]["series"]] == [2, 1]
     assert asked["AnalysisService.ListPeopleBehind"]["people"] == [{"id": "…"}]
-    assert asked["AnalysisService.ListPropertyValues"]["values"] == [{"value": "/ü", "events": "1"}]
+    assert asked["AnalysisService.ListPropertyValues"]["values"] == [{"value": "/ü", "events": 1}]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -201,6 +201,12 @@ def test_the_same_event_is_never_two_steps(connection: duckdb.DuckDBPyConnection
     assert counts(response) == [1, 1, 0]
 
 
+def test_a_step_may_have_the_fields_of_its_selector_itself(connection: duckdb.DuckDBPyConnection) -> None:
+    request = request_of("A", steps=[{"names": ["A"]}, {"names": ["B"], "label": "Bought"}])
+    response, _ = asked(connection, request, [event("A", 0), event("B", 1)])
+    assert [(step.label, step.count) for step in response.steps] == [("A", 1), ("Bought", 1)]
+
+
 def test_events_of_one_moment_are_in_order_of_their_position(connection: duckdb.DuckDBPyConnection) -> None:
     response, _ = asked(connection, request_of("A", "B"), [event("A", 0, seq=5), event("B", 0, seq=6)])
     assert counts(response) == [1, 1]
@@ -266,6 +272,8 @@ TWO = [{"selector": {"names": ["A"]}}, {"selector": {"names": ["B"]}}]
         ({"steps": []}, "steps", "FIELD_REQUIRED"),
         ({"steps": TWO[:1]}, "steps", "FIELD_REQUIRED"),
         ({"steps": TWO[:1] * 21}, "steps", "FIELD_TOO_LONG"),
+        ({"steps": [{"names": ["A"], **TWO[0]}, *TWO]}, "steps[0].selector", "FIELD_INVALID"),
+        ({"steps": [{"names": [""]}, *TWO]}, "steps[0].names", "FIELD_REQUIRED"),
         ({"steps": [{"optional": True}, *TWO]}, "steps[0].optional", "FIELD_INVALID"),
         ({"steps": [*TWO, {"optional": True}]}, "steps[2].optional", "FIELD_INVALID"),
         ({"steps": [TWO[0], *[{"optional": True}] * 2, TWO[1]]}, "steps[2].optional", "FIELD_INVALID"),

@@ -60,7 +60,7 @@ class ListEventNamesResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
-    count: _builtins.int
+    count: _builtins.float
     """How many names match in all."""
     @_builtins.property
     def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventNameInfo]:
@@ -71,7 +71,7 @@ class ListEventNamesResponse(_message.Message):
         *,
         as_of_position: _builtins.int = ...,
         names: _abc.Iterable[Global___EventNameInfo] | None = ...,
-        count: _builtins.int = ...,
+        count: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -93,7 +93,7 @@ class EventNameInfo(_message.Message):
     LAST_SEEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name."""
-    events: _builtins.int
+    events: _builtins.float
     """How many events have it."""
     @_builtins.property
     def first_seen(self) -> _timestamp_pb2.Timestamp:
@@ -107,7 +107,7 @@ class EventNameInfo(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        events: _builtins.int = ...,
+        events: _builtins.float = ...,
         first_seen: _timestamp_pb2.Timestamp | None = ...,
         last_seen: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
@@ -172,7 +172,7 @@ class ListPropertiesResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
-    count: _builtins.int
+    count: _builtins.float
     """How many properties match in all."""
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropertyInfo]:
@@ -183,7 +183,7 @@ class ListPropertiesResponse(_message.Message):
         *,
         as_of_position: _builtins.int = ...,
         properties: _abc.Iterable[Global___PropertyInfo] | None = ...,
-        count: _builtins.int = ...,
+        count: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -206,7 +206,7 @@ class PropertyInfo(_message.Message):
     LAST_SEEN_FIELD_NUMBER: _builtins.int
     property: _builtins.str
     """Its path, as a Condition takes it."""
-    events: _builtins.int
+    events: _builtins.float
     """How many events have it."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -224,7 +224,7 @@ class PropertyInfo(_message.Message):
         self,
         *,
         property: _builtins.str = ...,
-        events: _builtins.int = ...,
+        events: _builtins.float = ...,
         types: _abc.Iterable[_builtins.str] | None = ...,
         first_seen: _timestamp_pb2.Timestamp | None = ...,
         last_seen: _timestamp_pb2.Timestamp | None = ...,
@@ -294,7 +294,7 @@ class ListPropertyValuesResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
-    count: _builtins.int
+    count: _builtins.float
     """How many values match in all."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropertyValueInfo]:
@@ -305,7 +305,7 @@ class ListPropertyValuesResponse(_message.Message):
         *,
         as_of_position: _builtins.int = ...,
         values: _abc.Iterable[Global___PropertyValueInfo] | None = ...,
-        count: _builtins.int = ...,
+        count: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -325,13 +325,13 @@ class PropertyValueInfo(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     value: _builtins.str
     """The value as text, as a breakdown shows it."""
-    events: _builtins.int
+    events: _builtins.float
     """How many events have it."""
     def __init__(
         self,
         *,
         value: _builtins.str = ...,
-        events: _builtins.int = ...,
+        events: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nimbus.v1 import question_pb2 as nimbus_dot_v1_dot_question__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nimbus/v1/funnel.proto\x12\tnimbus.v1\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nimbus/v1/question.proto\"\xb4\x05\n\x12QueryFunnelRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12#\n\x05range\x18\x02 \x01(\x0b\x32\x14.nimbus.v1.TimeRange\x12\x10\n\x08timezone\x18\x03 \x01(\t\x12\x14\n\x0cmin_position\x18\x04 \x01(\x03\x12!\n\x06preset\x18\x05 \x01(\x0e\x32\x11.nimbus.v1.Preset\x12)\n\x05steps\x18\x06 \x03(\x0b\x32\x1a.nimbus.v1.FunnelStepQuery\x12\x0e\n\x06within\x18\x07 \x01(\t\x12-\n\tcompletes\x18\x08 \x01(\x0e\x32\x1a.nimbus.v1.FunnelCompletes\x12%\n\x05\x65ntry\x18\t \x01(\x0e\x32\x16.nimbus.v1.FunnelEntry\x12%\n\x05order\x18\n \x01(\x0e\x32\x16.nimbus.v1.FunnelOrder\x12\x18\n\x0btie_seconds\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12.\n\nexclusions\x18\x0c \x03(\x0b\x32\x1a.nimbus.v1.FunnelExclusion\x12\x32\n\x0con_exclusion\x18\r \x01(\x0e\x32\x1c.nimbus.v1.FunnelOnExclusion\x12\x15\n\rhold_constant\x18\x0e \x03(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\x12+\n\x08\x63ounting\x18\x10 \x01(\x0e\x32\x19.nimbus.v1.FunnelCounting\x12-\n\tbreakdown\x18\x11 \x01(\x0b\x32\x1a.nimbus.v1.FunnelBreakdown\x12\x0e\n\x06\x62ucket\x18\x12 \x01(\t\x12(\n\nweek_start\x18\x13 \x01(\x0e\x32\x14.nimbus.v1.WeekStartB\x0e\n\x0c_tie_seconds\"O\n\x0f\x46unnelStepQuery\x12*\n\x08selector\x18\x01 \x01(\x0b\x32\x18.nimbus.v1.EventSelector\x12\x10\n\x08optional\x18\x02 \x01(\x08\"a\n\x0f\x46unnelExclusion\x12*\n\x08selector\x18\x01 \x01(\x0b\x32\x18.nimbus.v1.EventSelector\x12\x11\n\tfrom_step\x18\x02 \x01(\x05\x12\x0f\n\x07to_step\x18\x03 \x01(\x05\"d\n\x0f\x46unnelBreakdown\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x31\n\x0b\x61ttribution\x18\x02 \x01(\x0e\x32\x1c.nimbus.v1.FunnelAttribution\x12\x0c\n\x04step\x18\x03 \x01(\x05\"\x82\x03\n\x13QueryFunnelResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12\x34\n\x10\x63omplete_through\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12@\n\tsemantics\x18\x03 \x03(\x0b\x32-.nimbus.v1.QueryFunnelResponse.SemanticsEntry\x12$\n\x05steps\x18\x04 \x03(\x0b\x32\x15.nimbus.v1.FunnelStep\x12\x31\n\x0ftime_to_convert\x18\x05 \x01(\x0b\x32\x18.nimbus.v1.TimeToConvert\x12&\n\x06groups\x18\x06 \x03(\x0b\x32\x16.nimbus.v1.FunnelGroup\x12(\n\x07\x62uckets\x18\x07 \x03(\x0b\x32\x17.nimbus.v1.FunnelBucket\x1a\x30\n\x0eSemanticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x02\n\nFunnelStep\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x18\n\x0bof_previous\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08of_first\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0emedian_seconds\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmean_seconds\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12&\n\x19median_seconds_from_first\x18\x07 \x01(\x01H\x04\x88\x01\x01\x42\x0e\n\x0c_of_previousB\x0b\n\t_of_firstB\x11\n\x0f_median_secondsB\x0f\n\r_mean_secondsB\x1c\n\x1a_median_seconds_from_first\"6\n\rTimeToConvert\x12\x15\n\redges_seconds\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"f\n\x0b\x46unnelGroup\x12\r\n\x05value\x18\x01 \x01(\t\x12$\n\x05steps\x18\x02 \x03(\x0b\x32\x15.nimbus.v1.FunnelStep\x12\x10\n\x08is_other\x18\x03 \x01(\x08\x12\x10\n\x08is_unset\x18\x04 \x01(\x08\"\\\n\x0c\x46unnelBucket\x12&\n\x02ts\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05steps\x18\x02 \x03(\x0b\x32\x15.nimbus.v1.FunnelStep*t\n\x0f\x46unnelCompletes\x12 \n\x1c\x46UNNEL_COMPLETES_UNSPECIFIED\x10\x00\x12 \n\x1c\x46UNNEL_COMPLETES_AFTER_RANGE\x10\x01\x12\x1d\n\x19\x46UNNEL_COMPLETES_IN_RANGE\x10\x02*Y\n\x0b\x46unnelEntry\x12\x1c\n\x18\x46UNNEL_ENTRY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46UNNEL_ENTRY_ANY\x10\x01\x12\x16\n\x12\x46UNNEL_ENTRY_FIRST\x10\x02*z\n\x0b\x46unnelOrder\x12\x1c\n\x18\x46UNNEL_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46UNNEL_ORDER_ORDERED\x10\x01\x12\x17\n\x13\x46UNNEL_ORDER_STRICT\x10\x02\x12\x1a\n\x16\x46UNNEL_ORDER_UNORDERED\x10\x03*t\n\x11\x46unnelOnExclusion\x12#\n\x1f\x46UNNEL_ON_EXCLUSION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46UNNEL_ON_EXCLUSION_STOP\x10\x01\x12\x1c\n\x18\x46UNNEL_ON_EXCLUSION_DROP\x10\x02*\x87\x01\n\x0e\x46unnelCounting\x12\x1f\n\x1b\x46UNNEL_COUNTING_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46UNNEL_COUNTING_PEOPLE\x10\x01\x12\x1a\n\x16\x46UNNEL_COUNTING_TOTALS\x10\x02\x12\x1c\n\x18\x46UNNEL_COUNTING_SESSIONS\x10\x03*\xb9\x01\n\x11\x46unnelAttribution\x12\"\n\x1e\x46UNNEL_ATTRIBUTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46UNNEL_ATTRIBUTION_ENTRY\x10\x01\x12\x1b\n\x17\x46UNNEL_ATTRIBUTION_STEP\x10\x02\x12\"\n\x1e\x46UNNEL_ATTRIBUTION_FIRST_TOUCH\x10\x03\x12!\n\x1d\x46UNNEL_ATTRIBUTION_LAST_TOUCH\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nimbus/v1/funnel.proto\x12\tnimbus.v1\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nimbus/v1/question.proto\"\xb4\x05\n\x12QueryFunnelRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12#\n\x05range\x18\x02 \x01(\x0b\x32\x14.nimbus.v1.TimeRange\x12\x10\n\x08timezone\x18\x03 \x01(\t\x12\x14\n\x0cmin_position\x18\x04 \x01(\x03\x12!\n\x06preset\x18\x05 \x01(\x0e\x32\x11.nimbus.v1.Preset\x12)\n\x05steps\x18\x06 \x03(\x0b\x32\x1a.nimbus.v1.FunnelStepQuery\x12\x0e\n\x06within\x18\x07 \x01(\t\x12-\n\tcompletes\x18\x08 \x01(\x0e\x32\x1a.nimbus.v1.FunnelCompletes\x12%\n\x05\x65ntry\x18\t \x01(\x0e\x32\x16.nimbus.v1.FunnelEntry\x12%\n\x05order\x18\n \x01(\x0e\x32\x16.nimbus.v1.FunnelOrder\x12\x18\n\x0btie_seconds\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12.\n\nexclusions\x18\x0c \x03(\x0b\x32\x1a.nimbus.v1.FunnelExclusion\x12\x32\n\x0con_exclusion\x18\r \x01(\x0e\x32\x1c.nimbus.v1.FunnelOnExclusion\x12\x15\n\rhold_constant\x18\x0e \x03(\t\x12\'\n\tjson_body\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\x12+\n\x08\x63ounting\x18\x10 \x01(\x0e\x32\x19.nimbus.v1.FunnelCounting\x12-\n\tbreakdown\x18\x11 \x01(\x0b\x32\x1a.nimbus.v1.FunnelBreakdown\x12\x0e\n\x06\x62ucket\x18\x12 \x01(\t\x12(\n\nweek_start\x18\x13 \x01(\x0e\x32\x14.nimbus.v1.WeekStartB\x0e\n\x0c_tie_seconds\"\x90\x01\n\x0f\x46unnelStepQuery\x12*\n\x08selector\x18\x01 \x01(\x0b\x32\x18.nimbus.v1.EventSelector\x12\x10\n\x08optional\x18\x02 \x01(\x08\x12\r\n\x05names\x18\x03 \x03(\t\x12!\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x11.nimbus.v1.Filter\x12\r\n\x05label\x18\x05 \x01(\t\"a\n\x0f\x46unnelExclusion\x12*\n\x08selector\x18\x01 \x01(\x0b\x32\x18.nimbus.v1.EventSelector\x12\x11\n\tfrom_step\x18\x02 \x01(\x05\x12\x0f\n\x07to_step\x18\x03 \x01(\x05\"d\n\x0f\x46unnelBreakdown\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x31\n\x0b\x61ttribution\x18\x02 \x01(\x0e\x32\x1c.nimbus.v1.FunnelAttribution\x12\x0c\n\x04step\x18\x03 \x01(\x05\"\x82\x03\n\x13QueryFunnelResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12\x34\n\x10\x63omplete_through\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12@\n\tsemantics\x18\x03 \x03(\x0b\x32-.nimbus.v1.QueryFunnelResponse.SemanticsEntry\x12$\n\x05steps\x18\x04 \x03(\x0b\x32\x15.nimbus.v1.FunnelStep\x12\x31\n\x0ftime_to_convert\x18\x05 \x01(\x0b\x32\x18.nimbus.v1.TimeToConvert\x12&\n\x06groups\x18\x06 \x03(\x0b\x32\x16.nimbus.v1.FunnelGroup\x12(\n\x07\x62uckets\x18\x07 \x03(\x0b\x32\x17.nimbus.v1.FunnelBucket\x1a\x30\n\x0eSemanticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x02\n\nFunnelStep\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x01\x12\x18\n\x0bof_previous\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08of_first\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0emedian_seconds\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmean_seconds\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12&\n\x19median_seconds_from_first\x18\x07 \x01(\x01H\x04\x88\x01\x01\x42\x0e\n\x0c_of_previousB\x0b\n\t_of_firstB\x11\n\x0f_median_secondsB\x0f\n\r_mean_secondsB\x1c\n\x1a_median_seconds_from_first\"6\n\rTimeToConvert\x12\x15\n\redges_seconds\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x01\"f\n\x0b\x46unnelGroup\x12\r\n\x05value\x18\x01 \x01(\t\x12$\n\x05steps\x18\x02 \x03(\x0b\x32\x15.nimbus.v1.FunnelStep\x12\x10\n\x08is_other\x18\x03 \x01(\x08\x12\x10\n\x08is_unset\x18\x04 \x01(\x08\"\\\n\x0c\x46unnelBucket\x12&\n\x02ts\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05steps\x18\x02 \x03(\x0b\x32\x15.nimbus.v1.FunnelStep*t\n\x0f\x46unnelCompletes\x12 \n\x1c\x46UNNEL_COMPLETES_UNSPECIFIED\x10\x00\x12 \n\x1c\x46UNNEL_COMPLETES_AFTER_RANGE\x10\x01\x12\x1d\n\x19\x46UNNEL_COMPLETES_IN_RANGE\x10\x02*Y\n\x0b\x46unnelEntry\x12\x1c\n\x18\x46UNNEL_ENTRY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46UNNEL_ENTRY_ANY\x10\x01\x12\x16\n\x12\x46UNNEL_ENTRY_FIRST\x10\x02*z\n\x0b\x46unnelOrder\x12\x1c\n\x18\x46UNNEL_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46UNNEL_ORDER_ORDERED\x10\x01\x12\x17\n\x13\x46UNNEL_ORDER_STRICT\x10\x02\x12\x1a\n\x16\x46UNNEL_ORDER_UNORDERED\x10\x03*t\n\x11\x46unnelOnExclusion\x12#\n\x1f\x46UNNEL_ON_EXCLUSION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46UNNEL_ON_EXCLUSION_STOP\x10\x01\x12\x1c\n\x18\x46UNNEL_ON_EXCLUSION_DROP\x10\x02*\x87\x01\n\x0e\x46unnelCounting\x12\x1f\n\x1b\x46UNNEL_COUNTING_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46UNNEL_COUNTING_PEOPLE\x10\x01\x12\x1a\n\x16\x46UNNEL_COUNTING_TOTALS\x10\x02\x12\x1c\n\x18\x46UNNEL_COUNTING_SESSIONS\x10\x03*\xb9\x01\n\x11\x46unnelAttribution\x12\"\n\x1e\x46UNNEL_ATTRIBUTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46UNNEL_ATTRIBUTION_ENTRY\x10\x01\x12\x1b\n\x17\x46UNNEL_ATTRIBUTION_STEP\x10\x02\x12\"\n\x1e\x46UNNEL_ATTRIBUTION_FIRST_TOUCH\x10\x03\x12!\n\x1d\x46UNNEL_ATTRIBUTION_LAST_TOUCH\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,36 +36,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUERYFUNNELRESPONSE_SEMANTICSENTRY']._loaded_options = None
   _globals['_QUERYFUNNELRESPONSE_SEMANTICSENTRY']._serialized_options = b'8\001'
-  _globals['_FUNNELCOMPLETES']._serialized_start=2028
-  _globals['_FUNNELCOMPLETES']._serialized_end=2144
-  _globals['_FUNNELENTRY']._serialized_start=2146
-  _globals['_FUNNELENTRY']._serialized_end=2235
-  _globals['_FUNNELORDER']._serialized_start=2237
-  _globals['_FUNNELORDER']._serialized_end=2359
-  _globals['_FUNNELONEXCLUSION']._serialized_start=2361
-  _globals['_FUNNELONEXCLUSION']._serialized_end=2477
-  _globals['_FUNNELCOUNTING']._serialized_start=2480
-  _globals['_FUNNELCOUNTING']._serialized_end=2615
-  _globals['_FUNNELATTRIBUTION']._serialized_start=2618
-  _globals['_FUNNELATTRIBUTION']._serialized_end=2803
+  _globals['_FUNNELCOMPLETES']._serialized_start=2094
+  _globals['_FUNNELCOMPLETES']._serialized_end=2210
+  _globals['_FUNNELENTRY']._serialized_start=2212
+  _globals['_FUNNELENTRY']._serialized_end=2301
+  _globals['_FUNNELORDER']._serialized_start=2303
+  _globals['_FUNNELORDER']._serialized_end=2425
+  _globals['_FUNNELONEXCLUSION']._serialized_start=2427
+  _globals['_FUNNELONEXCLUSION']._serialized_end=2543
+  _globals['_FUNNELCOUNTING']._serialized_start=2546
+  _globals['_FUNNELCOUNTING']._serialized_end=2681
+  _globals['_FUNNELATTRIBUTION']._serialized_start=2684
+  _globals['_FUNNELATTRIBUTION']._serialized_end=2869
   _globals['_QUERYFUNNELREQUEST']._serialized_start=124
   _globals['_QUERYFUNNELREQUEST']._serialized_end=816
-  _globals['_FUNNELSTEPQUERY']._serialized_start=818
-  _globals['_FUNNELSTEPQUERY']._serialized_end=897
-  _globals['_FUNNELEXCLUSION']._serialized_start=899
-  _globals['_FUNNELEXCLUSION']._serialized_end=996
-  _globals['_FUNNELBREAKDOWN']._serialized_start=998
-  _globals['_FUNNELBREAKDOWN']._serialized_end=1098
-  _globals['_QUERYFUNNELRESPONSE']._serialized_start=1101
-  _globals['_QUERYFUNNELRESPONSE']._serialized_end=1487
-  _globals['_QUERYFUNNELRESPONSE_SEMANTICSENTRY']._serialized_start=1439
-  _globals['_QUERYFUNNELRESPONSE_SEMANTICSENTRY']._serialized_end=1487
-  _globals['_FUNNELSTEP']._serialized_start=1490
-  _globals['_FUNNELSTEP']._serialized_end=1772
-  _globals['_TIMETOCONVERT']._serialized_start=1774
-  _globals['_TIMETOCONVERT']._serialized_end=1828
-  _globals['_FUNNELGROUP']._serialized_start=1830
-  _globals['_FUNNELGROUP']._serialized_end=1932
-  _globals['_FUNNELBUCKET']._serialized_start=1934
-  _globals['_FUNNELBUCKET']._serialized_end=2026
+  _globals['_FUNNELSTEPQUERY']._serialized_start=819
+  _globals['_FUNNELSTEPQUERY']._serialized_end=963
+  _globals['_FUNNELEXCLUSION']._serialized_start=965
+  _globals['_FUNNELEXCLUSION']._serialized_end=1062
+  _globals['_FUNNELBREAKDOWN']._serialized_start=1064
+  _globals['_FUNNELBREAKDOWN']._serialized_end=1164
+  _globals['_QUERYFUNNELRESPONSE']._serialized_start=1167
+  _globals['_QUERYFUNNELRESPONSE']._serialized_end=1553
+  _globals['_QUERYFUNNELRESPONSE_SEMANTICSENTRY']._serialized_start=1505
+  _globals['_QUERYFUNNELRESPONSE_SEMANTICSENTRY']._serialized_end=1553
+  _globals['_FUNNELSTEP']._serialized_start=1556
+  _globals['_FUNNELSTEP']._serialized_end=1838
+  _globals['_TIMETOCONVERT']._serialized_start=1840
+  _globals['_TIMETOCONVERT']._serialized_end=1894
+  _globals['_FUNNELGROUP']._serialized_start=1896
+  _globals['_FUNNELGROUP']._serialized_end=1998
+  _globals['_FUNNELBUCKET']._serialized_start=2000
+  _globals['_FUNNELBUCKET']._serialized_end=2092
 # @@protoc_insertion_point(module_scope)

@@ -348,24 +348,40 @@ class FunnelStepQuery(_message.Message):
 
     SELECTOR_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     optional: _builtins.bool
     """Whether it may be left out: the attempt takes the other steps as if this one were not there. This one it has taken
     too where an event of it lies after the step before, and before the step after it if that is taken. At most one step,
     not the first or the last, and with the order ORDERED alone.
     """
+    label: _builtins.str
+    """As in EventSelector."""
     @_builtins.property
     def selector(self) -> _question_pb2.EventSelector:
         """Which events. Default: every event whose name does not begin with `$`."""
+
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In place of `selector`: its fields, as in EventSelector."""
+
+    @_builtins.property
+    def filter(self) -> _question_pb2.Filter:
+        """As in EventSelector."""
 
     def __init__(
         self,
         *,
         selector: _question_pb2.EventSelector | None = ...,
         optional: _builtins.bool = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        filter: _question_pb2.Filter | None = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["optional", b"optional", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "label", b"label", "names", b"names", "optional", b"optional", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,7 +550,7 @@ class FunnelStep(_message.Message):
     MEDIAN_SECONDS_FROM_FIRST_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The label of its selector."""
-    count: _builtins.int
+    count: _builtins.float
     """How many have reached it."""
     of_previous: _builtins.float
     """Share of those of the step before, 0 to 1; of the first step 1. Missing where there are none. The step before is never
@@ -554,7 +570,7 @@ class FunnelStep(_message.Message):
         self,
         *,
         label: _builtins.str = ...,
-        count: _builtins.int = ...,
+        count: _builtins.float = ...,
         of_previous: _builtins.float | None = ...,
         of_first: _builtins.float | None = ...,
         median_seconds: _builtins.float | None = ...,
@@ -605,14 +621,14 @@ class TimeToConvert(_message.Message):
         """
 
     @_builtins.property
-    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """How many in each bin."""
 
     def __init__(
         self,
         *,
         edges_seconds: _abc.Iterable[_builtins.float] | None = ...,
-        counts: _abc.Iterable[_builtins.int] | None = ...,
+        counts: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -230,9 +230,9 @@ class PathEdge(_message.Message):
     """From the anchor to the first event is step 1."""
     to: _builtins.str
     """The node it goes to; with BEFORE, the earlier one."""
-    people: _builtins.int
+    people: _builtins.float
     """How many people: each once, however many of their paths take it."""
-    paths: _builtins.int
+    paths: _builtins.float
     """How many paths."""
     is_other: _builtins.bool
     """Whether this is the rest that is not told apart, and `from` and `to` are no nodes."""
@@ -241,8 +241,8 @@ class PathEdge(_message.Message):
         *,
         step: _builtins.int = ...,
         to: _builtins.str = ...,
-        people: _builtins.int = ...,
-        paths: _builtins.int = ...,
+        people: _builtins.float = ...,
+        paths: _builtins.float = ...,
         is_other: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -264,16 +264,16 @@ class PathEnd(_message.Message):
     PATHS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """After how many events behind the anchor, 0 to `steps`."""
-    people: _builtins.int
+    people: _builtins.float
     """How many people have such a path; one may have others that end elsewhere."""
-    paths: _builtins.int
+    paths: _builtins.float
     """How many paths. Those of the last step were cut off there."""
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
-        people: _builtins.int = ...,
-        paths: _builtins.int = ...,
+        people: _builtins.float = ...,
+        paths: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -304,7 +304,7 @@ class ListPeopleBehindResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
-    count: _builtins.int
+    count: _builtins.float
     """How many there are in all."""
     next_page_token: _builtins.str
     """Asks for the next page; empty on the last one. Events that come meanwhile may move people from one page to another."""
@@ -327,7 +327,7 @@ class ListPeopleBehindResponse(_message.Message):
         complete_through: _timestamp_pb2.Timestamp | None = ...,
         semantics: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         people: _abc.Iterable[Global___PersonBehind] | None = ...,
-        count: _builtins.int = ...,
+        count: _builtins.float = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_through", b"complete_through"]  # noqa: Y015

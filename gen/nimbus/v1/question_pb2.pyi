@@ -157,6 +157,8 @@ Global___WeekStart: _TypeAlias = WeekStart  # noqa: Y015
 class TimeRange(_message.Message):
     """What the questions of AnalysisService have in common: which events, of which time, by whose rules.
 
+    Counts in answers are doubles, so that JSON shows numbers and not strings. They are whole, and exact up to 2^53.
+
     A range of time: `start` and `end`, or `last`.
     """
 

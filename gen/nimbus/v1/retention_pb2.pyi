@@ -370,14 +370,14 @@ class RetentionCohort(_message.Message):
     RETURNED_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
-    size: _builtins.int
+    size: _builtins.float
     """How many people."""
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
         """Start of the unit."""
 
     @_builtins.property
-    def returned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+    def returned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """For each period from 0, or bracket: how many of them returned."""
 
     @_builtins.property
@@ -397,8 +397,8 @@ class RetentionCohort(_message.Message):
         self,
         *,
         start: _timestamp_pb2.Timestamp | None = ...,
-        size: _builtins.int = ...,
-        returned: _abc.Iterable[_builtins.int] | None = ...,
+        size: _builtins.float = ...,
+        returned: _abc.Iterable[_builtins.float] | None = ...,
         complete: _abc.Iterable[_builtins.bool] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...

@@ -363,7 +363,7 @@ class TrendSeries(_message.Message):
     """What it is: the label of its selector or formula."""
     total: _builtins.float
     """The number of the whole range, as a point has it for its bucket."""
-    ignored: _builtins.int
+    ignored: _builtins.float
     """Events whose property is set and not a number, in the whole range, for SUM to P99. They are measured as if they were
     not there. A list of numbers is no number.
     """
@@ -390,7 +390,7 @@ class TrendSeries(_message.Message):
         breakdown: _abc.Iterable[_builtins.str] | None = ...,
         points: _abc.Iterable[Global___TrendPoint] | None = ...,
         total: _builtins.float | None = ...,
-        ignored: _builtins.int = ...,
+        ignored: _builtins.float = ...,
         is_other: _builtins.bool = ...,
         unset: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...

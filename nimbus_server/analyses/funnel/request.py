@@ -15,12 +15,12 @@ from nimbus.v1.funnel_pb2 import (
     FunnelStepQuery,
     QueryFunnelRequest,
 )
-from nimbus.v1.question_pb2 import Preset, WeekStart
+from nimbus.v1.question_pb2 import EventSelector, Preset, WeekStart
 from nimbus_server.analyses.funnel.plan import AT_STEP, ORDERED, Breakdown, Exclusion, Plan
 from nimbus_server.analyses.funnel.presets import PRESETS
 from nimbus_server.analyses.property import property_field
 from nimbus_server.analyses.question import Asked
-from nimbus_server.analyses.selector import read_selector
+from nimbus_server.analyses.selector import Selector, read_selector
 from nimbus_server.analyses.time_range import read_duration, read_range
 from nimbus_server.analyses.zone import Buckets, Zone
 from nimbus_server.clock import DAY, SECOND, moment
@@ -52,7 +52,7 @@ def read_plan(request: QueryFunnelRequest, asked: Asked) -> Plan:
     order = _choice("order", request.order, FunnelOrder, ORDERED)
     counting = _choice("counting", request.counting, FunnelCounting, FunnelCounting.FUNNEL_COUNTING_PEOPLE)
     optional = _optional(request.steps, order)
-    steps = tuple(read_selector(f"steps[{index}].selector", step.selector) for index, step in enumerate(request.steps))
+    steps = tuple(_step(f"steps[{index}]", step) for index, step in enumerate(request.steps))
     asked_range = read_range(request.range, zone, asked.now, week_start)
     within = read_duration("within", request.within or defaults.within)
     if within > WITHIN_MAX:
@@ -108,6 +108,15 @@ def _short(enum: Any, value: int) -> str:
     prefix: str = enum.Name(0).removesuffix("UNSPECIFIED")
     name: str = enum.Name(value)
     return name.removeprefix(prefix)
+
+
+def _step(field: str, step: FunnelStepQuery) -> Selector:
+    own = EventSelector(names=step.names, filter=step.filter if step.HasField("filter") else None, label=step.label)
+    if own == EventSelector():
+        return read_selector(f"{field}.selector", step.selector)
+    if step.HasField("selector"):
+        raise _invalid(f"{field}.selector", "must be left out beside names, filter or label of the step.")
+    return read_selector(field, own)
 
 
 def _optional(steps: Sequence[FunnelStepQuery], order: int) -> int:
