@@ -108,4 +108,4 @@ def _breakdown(count: int) -> st.SearchStrategy[dict[str, Any]]:
 
 _UNIT = st.shared(st.sampled_from([*UNITS]), key="unit of time")
 EVENTS = _UNIT.flatmap(_events)
-REQUESTS = _UNIT.flatmap(lambda unit: _requests(unit))
+REQUESTS = _UNIT.flatmap(_requests)

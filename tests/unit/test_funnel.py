@@ -17,6 +17,7 @@ from nimbus.v1.people_pb2 import FunnelCell
 from nimbus_server.analyses.funnel import answer
 from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.clock import micros
+from nimbus_server.errors import NimbusError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NOON = micros(datetime(2026, 1, 1, 12, tzinfo=UTC))
@@ -209,3 +210,114 @@ def test_the_answer_says_what_was_in_force(connection: duckdb.DuckDBPyConnection
     }
     assert response.as_of_position == 7
     assert len(response.buckets) == 24
+
+
+def test_after_an_exclusion_the_next_start_begins_a_new_attempt(connection: duckdb.DuckDBPyConnection) -> None:
+    # As Mixpanel documents it: enters at the first, leaves at the second, enters at the third and converts.
+    request = request_of("A", "B", counting="FUNNEL_COUNTING_TOTALS", exclusions=[{"selector": {"names": ["A"]}}])
+    response, _ = asked(connection, request, [event("A", 0), event("A", 1), event("A", 2), event("B", 3)])
+    assert counts(response) == [2, 1]
+
+
+def test_an_exclusion_stops_one_and_drops_one(connection: duckdb.DuckDBPyConnection) -> None:
+    exclusions = [{"selector": {"names": ["X"]}, "from_step": 2}]
+    events = [event("A", 0), event("B", 1), event("X", 2), event("C", 3)]
+    for what, expected in (("STOP", [1, 1, 0]), ("DROP", [0, 0, 0])):
+        on_exclusion = f"FUNNEL_ON_EXCLUSION_{what}"
+        request = request_of("A", "B", "C", exclusions=exclusions, on_exclusion=on_exclusion)
+        assert counts(asked(connection, request, events)[0]) == expected
+
+
+def test_25_values_are_told_apart_and_the_rest_is_other(connection: duckdb.DuckDBPyConnection) -> None:
+    values = [f"v{number:02}" for number in range(26)]
+    events = [{**event("A", number, p=value), "user_id": value} for number, value in enumerate(values)]
+    events += [{**event("A", 30, p="v25"), "user_id": "one more"}, {**event("A", 31), "user_id": "has none"}]
+    response, question = asked(connection, request_of("A", "B", breakdown={"property": "props.p"}), events)
+    assert [group.value for group in response.groups] == ["v25", *values[:24], "other"]
+    assert response.groups[-1].is_other
+    # v24 and the one who has no value, which is the last of those that are as frequent.
+    assert response.groups[-1].steps[0].count == 2
+    assert len(connection.execute(question.people(FunnelCell(step=1, is_other=True))).fetchall()) == 2
+
+
+TWO = [{"selector": {"names": ["A"]}}, {"selector": {"names": ["B"]}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({"steps": []}, "steps", "FIELD_REQUIRED"),
+        ({"steps": TWO[:1]}, "steps", "FIELD_REQUIRED"),
+        ({"steps": TWO[:1] * 21}, "steps", "FIELD_TOO_LONG"),
+        ({"steps": [{"optional": True}, *TWO]}, "steps[0].optional", "FIELD_INVALID"),
+        ({"steps": [*TWO, {"optional": True}]}, "steps[2].optional", "FIELD_INVALID"),
+        ({"steps": [TWO[0], *[{"optional": True}] * 2, TWO[1]]}, "steps[2].optional", "FIELD_INVALID"),
+        (
+            {"steps": [TWO[0], {"optional": True}, TWO[1]], "order": "FUNNEL_ORDER_STRICT"},
+            "steps[1].optional",
+            "FIELD_INVALID",
+        ),
+        ({"within": "soon"}, "within", "FIELD_INVALID"),
+        ({"within": "367d"}, "within", "FIELD_INVALID"),
+        ({"within": "8785h"}, "within", "FIELD_INVALID"),
+        ({"tie_seconds": 61}, "tie_seconds", "FIELD_INVALID"),
+        ({"tie_seconds": -1}, "tie_seconds", "FIELD_INVALID"),
+        ({"tie_seconds": 1, "order": "FUNNEL_ORDER_UNORDERED"}, "tie_seconds", "FIELD_INVALID"),
+        ({"exclusions": [{}]}, "exclusions[0].selector", "FIELD_REQUIRED"),
+        ({"exclusions": [{"selector": {}}] * 11}, "exclusions", "FIELD_TOO_LONG"),
+        ({"exclusions": [{"selector": {}}], "order": "FUNNEL_ORDER_STRICT"}, "exclusions", "FIELD_INVALID"),
+        ({"exclusions": [{"selector": {}, "from_step": 2}]}, "exclusions[0].from_step", "FIELD_INVALID"),
+        ({"exclusions": [{"selector": {}, "to_step": 1}]}, "exclusions[0].to_step", "FIELD_INVALID"),
+        (
+            {"steps": [TWO[0], {"optional": True}, TWO[1]], "exclusions": [{"selector": {}, "to_step": 2}]},
+            "exclusions[0].to_step",
+            "FIELD_INVALID",
+        ),
+        ({"hold_constant": ["props.p"] * 6}, "hold_constant", "FIELD_TOO_LONG"),
+        ({"hold_constant": ["plan"]}, "hold_constant[0]", "FIELD_INVALID"),
+        ({"breakdown": {}}, "breakdown.property", "FIELD_REQUIRED"),
+        ({"breakdown": {"property": "name", "step": 1}}, "breakdown.step", "FIELD_INVALID"),
+        (
+            {"breakdown": {"property": "name", "attribution": "FUNNEL_ATTRIBUTION_STEP", "step": 3}},
+            "breakdown.step",
+            "FIELD_INVALID",
+        ),
+        ({"counting": 9}, "counting", "FIELD_INVALID"),
+        ({"preset": 9}, "preset", "FIELD_INVALID"),
+        ({"bucket": "2d"}, "bucket", "FIELD_INVALID"),
+        ({"timezone": "Mars"}, "timezone", "FIELD_INVALID"),
+        ({"range": {}}, "range", "FIELD_REQUIRED"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(fields: dict[str, Any], field: str, reason: str) -> None:
+    with pytest.raises(NimbusError) as raised:
+        answer.read(request_of("A", "B", **fields), Asked(NOW, "UTC"))
+    assert ([violation.field for violation in raised.value.violations], raised.value.reason) == ([field], reason)
+
+
+def test_an_answer_that_would_be_too_large_is_refused() -> None:
+    week = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-05T00:00:00Z"}
+    with pytest.raises(NimbusError) as raised:
+        answer.read(request_of("A", "B", bucket="1m", range=week), Asked(NOW, "UTC"))
+    assert raised.value.reason == "QUESTION_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("fields", "cell", "field"),
+    [
+        ({}, FunnelCell(), "funnel_cell.step"),
+        ({}, FunnelCell(step=3), "funnel_cell.step"),
+        ({}, FunnelCell(step=1, dropped=True), "funnel_cell.dropped"),
+        ({}, FunnelCell(step=1, value="x"), "funnel_cell.value"),
+        ({}, FunnelCell(step=1, is_other=True), "funnel_cell.is_other"),
+        ({}, FunnelCell(step=1, ts={"seconds": 0}), "funnel_cell.ts"),
+        ({"bucket": "1h"}, FunnelCell(step=1, ts={"seconds": 1}), "funnel_cell.ts"),
+        ({"breakdown": {"property": "name"}}, FunnelCell(step=1, value="\0"), "funnel_cell.value"),
+        ({"counting": "FUNNEL_COUNTING_TOTALS"}, FunnelCell(step=1), "funnel.counting"),
+    ],
+)
+def test_a_cell_that_the_answer_does_not_have_is_refused(fields: dict[str, Any], cell: FunnelCell, field: str) -> None:
+    question = answer.read(request_of("A", "B", **fields), Asked(NOW, "UTC"))
+    with pytest.raises(NimbusError) as raised:
+        question.people(cell)
+    assert [violation.field for violation in raised.value.violations] == [field]

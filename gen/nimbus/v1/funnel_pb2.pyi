@@ -55,7 +55,10 @@ class _FunnelEntryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FunnelEnt
     FUNNEL_ENTRY_UNSPECIFIED: _FunnelEntry.ValueType  # 0
     """ANY."""
     FUNNEL_ENTRY_ANY: _FunnelEntry.ValueType  # 1
-    """Each of them. The start that gets furthest counts, among those the earliest, completed as early as it can be."""
+    """Each of them. The attempt that gets furthest counts, among those the one with the earliest start. Mixpanel's
+    "optimized re-entry" counts the latest start instead: as many people get as far, in less time. An optional step does
+    not make an attempt get further.
+    """
     FUNNEL_ENTRY_FIRST: _FunnelEntry.ValueType  # 2
     """Only the first one of the person in the range."""
 
@@ -65,7 +68,10 @@ class FunnelEntry(_FunnelEntry, metaclass=_FunnelEntryEnumTypeWrapper):
 FUNNEL_ENTRY_UNSPECIFIED: FunnelEntry.ValueType  # 0
 """ANY."""
 FUNNEL_ENTRY_ANY: FunnelEntry.ValueType  # 1
-"""Each of them. The start that gets furthest counts, among those the earliest, completed as early as it can be."""
+"""Each of them. The attempt that gets furthest counts, among those the one with the earliest start. Mixpanel's
+"optimized re-entry" counts the latest start instead: as many people get as far, in less time. An optional step does
+not make an attempt get further.
+"""
 FUNNEL_ENTRY_FIRST: FunnelEntry.ValueType  # 2
 """Only the first one of the person in the range."""
 Global___FunnelEntry: _TypeAlias = FunnelEntry  # noqa: Y015
@@ -81,9 +87,12 @@ class _FunnelOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FunnelOrd
     FUNNEL_ORDER_ORDERED: _FunnelOrder.ValueType  # 1
     """One after the other, with anything in between."""
     FUNNEL_ORDER_STRICT: _FunnelOrder.ValueType  # 2
-    """One after the other, with no other event of the person between."""
+    """One after the other, with no other event of the person between, whatever its name."""
     FUNNEL_ORDER_UNORDERED: _FunnelOrder.ValueType  # 3
-    """In any order, within the window of the first of them; count k is those who have done k steps."""
+    """In any order, within the window of the first of them. Starts are events of any step. In the order of the request each
+    step takes the first event, from the start on, that no step before it has taken. Count k is those who have done k
+    steps, whichever, and the event of step k is the k-th of those taken.
+    """
 
 class FunnelOrder(_FunnelOrder, metaclass=_FunnelOrderEnumTypeWrapper):
     """In which order the steps are done."""
@@ -93,9 +102,12 @@ FUNNEL_ORDER_UNSPECIFIED: FunnelOrder.ValueType  # 0
 FUNNEL_ORDER_ORDERED: FunnelOrder.ValueType  # 1
 """One after the other, with anything in between."""
 FUNNEL_ORDER_STRICT: FunnelOrder.ValueType  # 2
-"""One after the other, with no other event of the person between."""
+"""One after the other, with no other event of the person between, whatever its name."""
 FUNNEL_ORDER_UNORDERED: FunnelOrder.ValueType  # 3
-"""In any order, within the window of the first of them; count k is those who have done k steps."""
+"""In any order, within the window of the first of them. Starts are events of any step. In the order of the request each
+step takes the first event, from the start on, that no step before it has taken. Count k is those who have done k
+steps, whichever, and the event of step k is the k-th of those taken.
+"""
 Global___FunnelOrder: _TypeAlias = FunnelOrder  # noqa: Y015
 
 class _FunnelOnExclusion:
@@ -107,9 +119,12 @@ class _FunnelOnExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fun
     FUNNEL_ON_EXCLUSION_UNSPECIFIED: _FunnelOnExclusion.ValueType  # 0
     """STOP."""
     FUNNEL_ON_EXCLUSION_STOP: _FunnelOnExclusion.ValueType  # 1
-    """The attempt got no further than the step before it."""
+    """The attempt got no further than the step before it. With ANY, attempts that start after it may get further."""
     FUNNEL_ON_EXCLUSION_DROP: _FunnelOnExclusion.ValueType  # 2
-    """The person is in no step at all."""
+    """The attempt takes its steps as if there were no exclusions; where one lies in the attempt that counts, the person (the
+    attempt for TOTALS, the session for SESSIONS) is in no step at all. PostHog drops the person where one lies in any
+    attempt.
+    """
 
 class FunnelOnExclusion(_FunnelOnExclusion, metaclass=_FunnelOnExclusionEnumTypeWrapper):
     """What an exclusion does."""
@@ -117,9 +132,12 @@ class FunnelOnExclusion(_FunnelOnExclusion, metaclass=_FunnelOnExclusionEnumType
 FUNNEL_ON_EXCLUSION_UNSPECIFIED: FunnelOnExclusion.ValueType  # 0
 """STOP."""
 FUNNEL_ON_EXCLUSION_STOP: FunnelOnExclusion.ValueType  # 1
-"""The attempt got no further than the step before it."""
+"""The attempt got no further than the step before it. With ANY, attempts that start after it may get further."""
 FUNNEL_ON_EXCLUSION_DROP: FunnelOnExclusion.ValueType  # 2
-"""The person is in no step at all."""
+"""The attempt takes its steps as if there were no exclusions; where one lies in the attempt that counts, the person (the
+attempt for TOTALS, the session for SESSIONS) is in no step at all. PostHog drops the person where one lies in any
+attempt.
+"""
 Global___FunnelOnExclusion: _TypeAlias = FunnelOnExclusion  # noqa: Y015
 
 class _FunnelCounting:
@@ -133,9 +151,15 @@ class _FunnelCountingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Funnel
     FUNNEL_COUNTING_PEOPLE: _FunnelCounting.ValueType  # 1
     """Each person once, by the attempt that counts."""
     FUNNEL_COUNTING_TOTALS: _FunnelCounting.ValueType  # 2
-    """Every attempt: a new one begins after a completion, an exclusion, or the end of the window."""
+    """Every attempt: a new one begins with the first event of step 1 after a completion, an exclusion, or the end of the
+    window; with STRICT, after the last event that the attempt took. Attempts that an exclusion drops are passed over,
+    and not counted.
+    """
     FUNNEL_COUNTING_SESSIONS: _FunnelCounting.ValueType  # 3
-    """Each session once: all steps lie in it. Sessions are as in TREND_MEASURE_SESSIONS."""
+    """Each session once, by the attempt that counts in it: all steps lie in it. A session is a run of events of one person,
+    whatever their names, among those from the start of the range until the last that may be a step, with at most 30
+    minutes from one to the next.
+    """
 
 class FunnelCounting(_FunnelCounting, metaclass=_FunnelCountingEnumTypeWrapper):
     """What is counted."""
@@ -145,9 +169,15 @@ FUNNEL_COUNTING_UNSPECIFIED: FunnelCounting.ValueType  # 0
 FUNNEL_COUNTING_PEOPLE: FunnelCounting.ValueType  # 1
 """Each person once, by the attempt that counts."""
 FUNNEL_COUNTING_TOTALS: FunnelCounting.ValueType  # 2
-"""Every attempt: a new one begins after a completion, an exclusion, or the end of the window."""
+"""Every attempt: a new one begins with the first event of step 1 after a completion, an exclusion, or the end of the
+window; with STRICT, after the last event that the attempt took. Attempts that an exclusion drops are passed over,
+and not counted.
+"""
 FUNNEL_COUNTING_SESSIONS: FunnelCounting.ValueType  # 3
-"""Each session once: all steps lie in it. Sessions are as in TREND_MEASURE_SESSIONS."""
+"""Each session once, by the attempt that counts in it: all steps lie in it. A session is a run of events of one person,
+whatever their names, among those from the start of the range until the last that may be a step, with at most 30
+minutes from one to the next.
+"""
 Global___FunnelCounting: _TypeAlias = FunnelCounting  # noqa: Y015
 
 class _FunnelAttribution:
@@ -163,9 +193,9 @@ class _FunnelAttributionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fun
     FUNNEL_ATTRIBUTION_STEP: _FunnelAttribution.ValueType  # 2
     """At the step that `step` names."""
     FUNNEL_ATTRIBUTION_FIRST_TOUCH: _FunnelAttribution.ValueType  # 3
-    """At the first step of the attempt at which the property is set."""
+    """At the first event of the attempt at which the property is set."""
     FUNNEL_ATTRIBUTION_LAST_TOUCH: _FunnelAttribution.ValueType  # 4
-    """At the last step of the attempt at which the property is set."""
+    """At the last event of the attempt at which the property is set."""
 
 class FunnelAttribution(_FunnelAttribution, metaclass=_FunnelAttributionEnumTypeWrapper):
     """At which event of the attempt that counts the value of a breakdown is taken."""
@@ -177,9 +207,9 @@ FUNNEL_ATTRIBUTION_ENTRY: FunnelAttribution.ValueType  # 1
 FUNNEL_ATTRIBUTION_STEP: FunnelAttribution.ValueType  # 2
 """At the step that `step` names."""
 FUNNEL_ATTRIBUTION_FIRST_TOUCH: FunnelAttribution.ValueType  # 3
-"""At the first step of the attempt at which the property is set."""
+"""At the first event of the attempt at which the property is set."""
 FUNNEL_ATTRIBUTION_LAST_TOUCH: FunnelAttribution.ValueType  # 4
-"""At the last step of the attempt at which the property is set."""
+"""At the last event of the attempt at which the property is set."""
 Global___FunnelAttribution: _TypeAlias = FunnelAttribution  # noqa: Y015
 
 @_typing.final
@@ -187,7 +217,13 @@ class QueryFunnelRequest(_message.Message):
     """Request of QueryFunnel.
 
     The events of a person are in order of (`ts`, `seq`). Somebody has reached step k where events e1 < e2 < … < ek exist,
-    each a different one, ei matching step i, with `ts(ek) − ts(e1) ≤ within`. e1 lies in the range.
+    each a different one, ei matching step i, with `ts(ek) − ts(e1) ≤ within`. e1 lies in the range, and no event before the
+    range is read.
+
+    An attempt begins with an event of step 1, its start. It takes one step after the other, each at the first event that
+    matches the step, comes after the event of the step before (`order` and `tie_seconds` say otherwise), is not the event
+    of another step of the attempt, has the values of `hold_constant`, and lies within `within` of the start. It ends at
+    the first step for which there is no such event.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -221,16 +257,20 @@ class QueryFunnelRequest(_message.Message):
     """Whose rules fill in what is unset. Default: those of this file."""
     within: _builtins.str
     """Longest time from the first step to the last, inclusive: a number and a unit (`s`, `m`, `h`, `d`, `w`, each of fixed
-    length), such as `14d`; at most 366 days. Default `14d`; MIXPANEL `7d`, POSTHOG `14d`, AMPLITUDE `30d`.
+    length), such as `14d`; at most 366 days. Default `14d`; MIXPANEL `7d`, POSTHOG `14d`, AMPLITUDE `30d`. Windows of a
+    number of sessions, which Mixpanel has, are not to be had.
     """
     completes: Global___FunnelCompletes.ValueType
     """Whether later steps may follow the end of the range. Default: AFTER_RANGE; POSTHOG: IN_RANGE."""
     entry: Global___FunnelEntry.ValueType
-    """Which events of step 1 are starts. Default: ANY; MIXPANEL: FIRST."""
+    """Which events of step 1 are starts. Default: ANY; MIXPANEL: FIRST. Without effect on TOTALS."""
     order: Global___FunnelOrder.ValueType
     """In which order the steps are done. Default: ORDERED."""
     tie_seconds: _builtins.int
-    """Events at most so many seconds apart are taken in either order; 0 to 60. Default 0; MIXPANEL 2, AMPLITUDE 1."""
+    """Events at most so many seconds apart are taken in either order: an event of a step may come so much before that of
+    the step before. 0 to 60, and for the order ORDERED alone. Default 0; MIXPANEL 2, AMPLITUDE 1. Exclusions have no
+    such tolerance, which they have in Mixpanel.
+    """
     on_exclusion: Global___FunnelOnExclusion.ValueType
     """What an exclusion does. Default: STOP; POSTHOG: DROP."""
     counting: Global___FunnelCounting.ValueType
@@ -249,12 +289,14 @@ class QueryFunnelRequest(_message.Message):
 
     @_builtins.property
     def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunnelExclusion]:
-        """Events that end an attempt; at most 10."""
+        """Events that end an attempt; at most 10, and with the order ORDERED alone."""
 
     @_builtins.property
     def hold_constant(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Properties (as in Condition, but for `ts`) that have the same value at every step, at most 5. An event without the
-        property is no step.
+        """Properties (as in Condition, but for `ts`) that have the same value at every step, at most 5; values are compared as
+        text, and 5 and "5" are one of them. An event without one of the properties is no step, nor the first of anything.
+        Exclusions are the person's events whatever their values. A person counts once; Amplitude counts pairs of person and
+        value here.
         """
 
     @_builtins.property
@@ -307,7 +349,10 @@ class FunnelStepQuery(_message.Message):
     SELECTOR_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
     optional: _builtins.bool
-    """Whether it may be left out: the steps after it count without it too. At most one step, not the first or the last."""
+    """Whether it may be left out: the attempt takes the other steps as if this one were not there. This one it has taken
+    too where an event of it lies after the step before, and before the step after it if that is taken. At most one step,
+    not the first or the last, and with the order ORDERED alone.
+    """
     @_builtins.property
     def selector(self) -> _question_pb2.EventSelector:
         """Which events. Default: every event whose name does not begin with `$`."""
@@ -328,7 +373,9 @@ Global___FunnelStepQuery: _TypeAlias = FunnelStepQuery  # noqa: Y015
 
 @_typing.final
 class FunnelExclusion(_message.Message):
-    """Events that end an attempt where they lie strictly between the two steps taken."""
+    """Events that end an attempt where they lie strictly between the two steps taken: after `from_step`, and before
+    `to_step`, or within the window where the attempt does not take `to_step`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -336,9 +383,9 @@ class FunnelExclusion(_message.Message):
     FROM_STEP_FIELD_NUMBER: _builtins.int
     TO_STEP_FIELD_NUMBER: _builtins.int
     from_step: _builtins.int
-    """The step behind which it counts, from 1. Default 1."""
+    """The step behind which it counts, from 1; not the optional one. Default 1."""
     to_step: _builtins.int
-    """The step before which it counts, greater than `from_step`. Default: the last."""
+    """The step before which it counts, greater than `from_step`; not the optional one. Default: the last."""
     @_builtins.property
     def selector(self) -> _question_pb2.EventSelector:
         """Required. Which events."""
@@ -370,9 +417,11 @@ class FunnelBreakdown(_message.Message):
     property: _builtins.str
     """Required. As in Condition, but for `ts`."""
     attribution: Global___FunnelAttribution.ValueType
-    """At which event the value is taken. Default: ENTRY."""
+    """At which event the value is taken. Default: ENTRY; POSTHOG: FIRST_TOUCH. A person has one value; in Mixpanel, and in
+    PostHog where a step is named, they are in the funnel of each value that they have.
+    """
     step: _builtins.int
-    """The step, from 1, for STEP. People who have not reached it are `unset`."""
+    """The step, from 1, for STEP, and for no other. People who have not reached it are `unset`; PostHog leaves them out."""
     def __init__(
         self,
         *,
@@ -441,13 +490,15 @@ class QueryFunnelResponse(_message.Message):
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunnelGroup]:
-        """With `breakdown`: a funnel for each of the 25 values with the most in step 1, ties by value; `unset` among them, and
-        `other` last.
+        """With `breakdown`: a funnel for each of the 25 values with the most in step 1, ties by value with `unset` last, and
+        `other` after all of them.
         """
 
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunnelBucket]:
-        """With `bucket`: a funnel for each bucket of the range."""
+        """With `bucket`: a funnel for each bucket of the range, by the start of the attempt that counts. At most 10,000 steps in
+        all of them, or the question fails with QUESTION_TOO_LARGE.
+        """
 
     def __init__(
         self,
@@ -486,11 +537,15 @@ class FunnelStep(_message.Message):
     count: _builtins.int
     """How many have reached it."""
     of_previous: _builtins.float
-    """Share of those of the step before, 0 to 1; of the first step 1. Missing where there are none."""
+    """Share of those of the step before, 0 to 1; of the first step 1. Missing where there are none. The step before is never
+    the optional one, here and below.
+    """
     of_first: _builtins.float
     """Share of those of the first step, 0 to 1. Missing where there are none."""
     median_seconds: _builtins.float
-    """Median of the seconds from the step before. Missing for the first step, and where nobody has reached it."""
+    """Median of the seconds from the step before, 0 where the other order was taken. Missing for the first step, and where
+    nobody has reached it.
+    """
     mean_seconds: _builtins.float
     """Mean of the same."""
     median_seconds_from_first: _builtins.float
@@ -535,7 +590,9 @@ Global___FunnelStep: _TypeAlias = FunnelStep  # noqa: Y015
 
 @_typing.final
 class TimeToConvert(_message.Message):
-    """A histogram of the time from the first step to the last."""
+    """A histogram of the time from the first step to the last: 20 bins of one width between the shortest and the longest, or
+    one bin of a second where all are the same.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,7 +3,8 @@
 Events are in order of their key, which is `t << 64 | seq`. An attempt is a row: `u` is the person or the session, `k1`
 the key of its start, and `k2` to `kn` those of the events of the other steps, NULL where a step is not done.
 
-This is what a funnel means, for all that can be asked. most.py computes the same faster for most people of most funnels.
+This is what a funnel means, for all that can be asked. most.py computes the same faster, for most people of most
+funnels.
 """
 
 from nimbus_server.analyses.funnel.plan import ENTRY_FIRST, SESSIONS, STRICT, TOTALS, UNORDERED, Plan
@@ -12,7 +13,7 @@ from nimbus_server.analyses.funnel.plan import ENTRY_FIRST, SESSIONS, STRICT, TO
 SESSION_GAP = 1_800_000_000
 
 _KEY = f"(t::HUGEINT * {2**64} + seq)"
-_BY_PERSON = "(PARTITION BY uid ORDER BY t, seq)"
+_BY_PERSON = "(PARTITION BY u ORDER BY t, seq)"
 # Above all keys: ranks attempts by how far they get, and then by their start.
 _FURTHER = 2**120
 
@@ -22,23 +23,19 @@ def events(plan: Plan) -> str:
     set_too = "".join(f" AND {prop.is_set()}" for prop in plan.held)
     flags = {f"m{number}": step.predicate + set_too for number, step in zip(plan.numbers, plan.steps, strict=True)}
     flags |= {f"o{index}": exclusion.selector.predicate for index, exclusion in enumerate(plan.exclusions)}
-    columns = {"u": "uid" if plan.counting != SESSIONS else "session", "t": "t", "seq": "seq", **flags}
-    columns |= {f"h{index}": prop.text() for index, prop in enumerate(plan.held)}
+    values = {f"h{index}": prop.text() for index, prop in enumerate(plan.held)}
     if plan.breakdown:
-        columns["b"] = plan.breakdown.measured.text()
-    source = "src"
-    if plan.counting == SESSIONS:
-        opens = f"CASE WHEN (t - lag(t) OVER {_BY_PERSON} <= {SESSION_GAP}) IS NOT TRUE THEN {_KEY} END AS opens"
-        opened = f"(SELECT *, {opens} FROM src WHERE uid IS NOT NULL)"
-        source = f"(SELECT *, max(opens) OVER {_BY_PERSON} AS session FROM {opened})"
+        values["b"] = plan.breakdown.measured.text()
+    selected = "".join(f", {value} AS {name}" for name, value in {**flags, **values}.items())
+    table = f"(SELECT uid AS u, t, seq{selected} FROM src WHERE uid IS NOT NULL)"
+    # What lies between the events of steps matters to these, so they are found among all.
     if plan.order == STRICT:
-        columns["n"] = "n"
-        source = f"(SELECT *, row_number() OVER {_BY_PERSON} AS n FROM {source} WHERE uid IS NOT NULL)"
-    selected = ", ".join(f"{value} AS {name}" for name, value in columns.items())
-    return (
-        f"events AS MATERIALIZED (SELECT * FROM (SELECT {selected} FROM {source} WHERE uid IS NOT NULL)"
-        f" WHERE {' OR '.join(flags)})"
-    )
+        table = f"(SELECT *, row_number() OVER {_BY_PERSON} AS n FROM {table})"
+    if plan.counting == SESSIONS:
+        opens = f"CASE WHEN (t - lag(t) OVER {_BY_PERSON} <= {SESSION_GAP}) IS NOT TRUE THEN seq END AS opens"
+        session = f"last_value(opens IGNORE NULLS) OVER {_BY_PERSON} AS u"
+        table = f"(SELECT * EXCLUDE (opens) REPLACE ({session}) FROM (SELECT *, {opens} FROM {table}))"
+    return f"events AS MATERIALIZED (SELECT * FROM {table} WHERE {' OR '.join(flags)})"
 
 
 def attempts(plan: Plan, among: str = "") -> list[str]:
@@ -168,7 +165,7 @@ class _Chain:
 
     def _add(self, select: str) -> None:
         self.last = f"f{len(self.tables)}"
-        self.tables.append(f"{self.last} AS MATERIALIZED ({select})")
+        self.tables.append(f"{self.last} AS ({select})")
 
 
 def _counted(plan: Plan, chain: str) -> list[str]:
@@ -194,12 +191,15 @@ def _one_after_another(plan: Plan, chain: str) -> list[str]:
         complete = f"CASE WHEN k{len(plan.steps)} IS NOT NULL THEN greatest({taken}) ELSE closes - 1 END"
         hits = "".join(f", CASE WHEN {hit} THEN x{index} END" for index, hit in enumerate(_hits(plan)))
         ends = f"least({complete}{hits})"
+    following = (
+        "SELECT p.u, p.k1, n.k1 AS next FROM ended p"
+        " ASOF LEFT JOIN (SELECT u, k1 FROM ended) n ON n.u = p.u AND n.k1 > p.ends"
+    )
+    further = "SELECT w.u, n.next FROM walked w JOIN following n ON n.u = w.u AND n.k1 = w.k1 WHERE n.next IS NOT NULL"
     return [
         f"ended AS MATERIALIZED (SELECT *, {ends} AS ends FROM {chain})",
-        "following AS MATERIALIZED (SELECT p.u, p.k1, n.k1 AS next FROM ended p"
-        " ASOF LEFT JOIN (SELECT u, k1 FROM ended) n ON n.u = p.u AND n.k1 > p.ends)",
-        "walked AS (SELECT u, min(k1) AS k1 FROM ended GROUP BY u UNION ALL SELECT w.u, n.next FROM walked w"
-        " JOIN following n ON n.u = w.u AND n.k1 = w.k1 WHERE n.next IS NOT NULL)",
+        f"following AS MATERIALIZED ({following})",
+        f"walked AS (SELECT u, min(k1) AS k1 FROM ended GROUP BY u UNION ALL {further})",
         f"counted AS MATERIALIZED (SELECT ended.* FROM ended JOIN walked USING (u, k1){_where_kept(plan)})",
     ]
 

@@ -1,10 +1,10 @@
 """SQL: the attempts that count, for most people of most funnels, by the times of events alone.
 
-It is several times faster than attempts.py, and gives the same. Within one person a later event of a step has a later
-start behind it, so the latest event of step k - 1 before an event of step k has the best one: a chain of ASOF joins finds
-how far each person gets. The earliest start from which they get there follows from the window, and hash joins with
-min() find the steps from it. Where two steps lie at the same time, positions would have to say which came first: those
-people are `unclear`, and left to attempts.py.
+It is faster than attempts.py, and gives the same. Of one person a later event of a step has a later start behind it, so
+the latest event of step k - 1 before an event of step k has the best one: a chain of ASOF joins finds how far each
+person gets. The earliest start from which they get there follows from the window, and hash joins with min() find the
+steps from it. Where two steps lie at the same time, positions would have to say which came first: those people are
+`unclear`, and left to attempts.py.
 """
 
 from nimbus_server.analyses.funnel.plan import AT_ENTRY, AT_STEP, ENTRY_FIRST, ORDERED, PEOPLE, Plan
@@ -43,18 +43,21 @@ def most(plan: Plan) -> list[str]:
 
 def _best_starts(plan: Plan, start: str) -> list[str]:
     """`s1`: of each person the earliest start from which they get furthest."""
-    tables = [f"b1 AS MATERIALIZED (SELECT u, t, t AS a FROM ({start}))"]
-    for number in plan.numbers[1:]:
-        tables.append(
-            f"b{number} AS MATERIALIZED (SELECT e.u, e.t, p.a FROM (SELECT u, t FROM events WHERE m{number}) e"
-            f" ASOF JOIN b{number - 1} p ON p.u = e.u AND e.t >= p.t - {plan.tie} WHERE e.t <= p.a + {plan.within})"
-        )
+    chain = [
+        f"b{number} AS MATERIALIZED (SELECT e.u, e.t, p.a FROM (SELECT u, t FROM events WHERE m{number}) e"
+        f" ASOF JOIN b{number - 1} p ON p.u = e.u AND e.t >= p.t - {plan.tie} WHERE e.t <= p.a + {plan.within})"
+        for number in plan.numbers[1:]
+    ]
     reached = " UNION ALL ".join(
         f"SELECT u, {number} AS step, min(t) AS t FROM b{number} GROUP BY u" for number in plan.numbers
     )
+    earliest = (
+        "SELECT b1.u, min(b1.t) AS t1 FROM b1 JOIN furthest f ON f.u = b1.u"
+        f" WHERE b1.t >= f.t - {plan.within} GROUP BY b1.u"
+    )
     return [
-        *tables,
+        f"b1 AS MATERIALIZED (SELECT u, t, t AS a FROM ({start}))",
+        *chain,
         f"furthest AS (SELECT u, arg_max(t, step) AS t FROM ({reached}) GROUP BY u)",
-        "s1 AS MATERIALIZED (SELECT b1.u, min(b1.t) AS t1 FROM b1 JOIN furthest f ON f.u = b1.u"
-        f" WHERE b1.t >= f.t - {plan.within} GROUP BY b1.u)",
+        f"s1 AS MATERIALIZED ({earliest})",
     ]

@@ -32,7 +32,7 @@ class Breakdown:
     """A property whose values have a funnel each; `step` is that of the attribution STEP, numbered from 1."""
 
     measured: Property
-    attribution: FunnelAttribution
+    attribution: int
     step: int
 
 
@@ -48,21 +48,21 @@ class Plan:
     range: Range
     reads_until: int
     within: int
-    entry: FunnelEntry
-    order: FunnelOrder
+    entry: int
+    order: int
     tie: int
     exclusions: tuple[Exclusion, ...]
     is_dropped: bool
     held: tuple[Property, ...]
-    counting: FunnelCounting
+    counting: int
     breakdown: Breakdown | None
     buckets: Buckets | None
     semantics: Mapping[str, str]
 
     @property
-    def numbers(self) -> range:
+    def numbers(self) -> list[int]:
         """The numbers of the steps."""
-        return range(1, len(self.steps) + 1)
+        return [number for number, _ in enumerate(self.steps, start=1)]
 
     @property
     def required(self) -> list[int]:

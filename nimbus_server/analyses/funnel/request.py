@@ -16,7 +16,7 @@ from nimbus.v1.funnel_pb2 import (
     QueryFunnelRequest,
 )
 from nimbus.v1.question_pb2 import Preset, WeekStart
-from nimbus_server.analyses.funnel.plan import AT_ENTRY, AT_STEP, ORDERED, Breakdown, Exclusion, Plan
+from nimbus_server.analyses.funnel.plan import AT_STEP, ORDERED, Breakdown, Exclusion, Plan
 from nimbus_server.analyses.funnel.presets import PRESETS
 from nimbus_server.analyses.property import property_field
 from nimbus_server.analyses.question import Asked
@@ -59,7 +59,9 @@ def read_plan(request: QueryFunnelRequest, asked: Asked) -> Plan:
         raise _invalid("within", "must be at most 366d.")
     in_range = completes == FunnelCompletes.FUNNEL_COMPLETES_IN_RANGE
     tie_seconds = _tie_seconds(request, order, defaults.tie_seconds)
-    breakdown = _breakdown(request.breakdown, len(steps)) if request.HasField("breakdown") else None
+    breakdown = (
+        _breakdown(request.breakdown, len(steps), defaults.attribution) if request.HasField("breakdown") else None
+    )
     _check_count("hold_constant", len(request.hold_constant), HELD_MAX)
     return Plan(
         steps=steps,
@@ -95,7 +97,7 @@ def read_plan(request: QueryFunnelRequest, asked: Asked) -> Plan:
     )
 
 
-def _choice(field: str, value: int, enum: Any, default: Any) -> Any:
+def _choice(field: str, value: int, enum: Any, default: int) -> int:
     if value not in enum.values():
         raise _invalid(field, "must be one of its named values.")
     return value or default
@@ -150,8 +152,8 @@ def _exclusion(field: str, given: FunnelExclusion, count: int, optional: int) ->
     return Exclusion(read_selector(f"{field}.selector", given.selector), first, last)
 
 
-def _breakdown(given: FunnelBreakdown, count: int) -> Breakdown:
-    attribution = _choice("breakdown.attribution", given.attribution, FunnelAttribution, AT_ENTRY)
+def _breakdown(given: FunnelBreakdown, count: int, default: int) -> Breakdown:
+    attribution = _choice("breakdown.attribution", given.attribution, FunnelAttribution, default)
     step = 0
     if attribution == AT_STEP:
         step = int_field("breakdown.step", given.step, 1, count)

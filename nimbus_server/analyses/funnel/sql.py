@@ -24,7 +24,7 @@ def answer_sql(plan: Plan) -> str:
         parts.append(f"SELECT 'group', g, any_value(b), NULL, NULL, NULL, {steps} FROM ranked_values GROUP BY g")
     if plan.buckets:
         parts.append(f"SELECT 'bucket', bucket, NULL, NULL, NULL, NULL, {steps} FROM a GROUP BY bucket")
-    number = f"CASE WHEN longest = shortest THEN 0 ELSE least((d - shortest) * {BINS} // (longest - shortest), {BINS - 1}) END"
+    number = f"least((d - shortest) * {BINS} // greatest(longest - shortest, 1), {BINS - 1})"
     parts.append(
         f"SELECT 'bin', {number}, NULL, shortest, longest, count(*){', NULL' * 4 * len(plan.steps)} FROM took,"
         " (SELECT min(d) AS shortest, max(d) AS longest FROM took) GROUP BY ALL"
