@@ -48,7 +48,7 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 @given(st.lists(st.tuples(OBJECTS, OBJECTS, PEOPLE, PEOPLE, TEXT.filter(bool)), min_size=1, max_size=15))
-@settings(WITH_ONE_DATABASE, max_examples=15)
+@settings(WITH_ONE_DATABASE, max_examples=10)
 async def test_every_event_and_every_value_of_it_is_as_in_the_log(
     dsn: str, database: Database, tmp_path: Path, events: list[tuple[Any, ...]]
 ) -> None:
