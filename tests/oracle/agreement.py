@@ -85,7 +85,8 @@ def check_event_names(answer: ListEventNamesResponse, request: ListEventNamesReq
     for event in events:
         times[event["name"]].append(event["t"])
     names, count = _most_frequent(times, request.search, request.limit)
-    expected = ListEventNamesResponse(as_of_position=answer.as_of_position, count=count if names else 0)
+    expected = ListEventNamesResponse(
+        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count if names else 0)
     for name in names:
         info = expected.names.add(name=name, events=len(times[name]))
         info.first_seen.FromDatetime(moment(min(times[name])))
@@ -101,7 +102,8 @@ def check_properties(answer: ListPropertiesResponse, request: ListPropertiesRequ
             times[path].append(event["t"])
             types[path].add(kind)
     paths, count = _most_frequent(times, request.search, request.limit)
-    expected = ListPropertiesResponse(as_of_position=answer.as_of_position, count=count)
+    expected = ListPropertiesResponse(
+        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count)
     for path in paths:
         info = expected.properties.add(property=path, events=len(times[path]), types=sorted(types[path]))
         info.first_seen.FromDatetime(moment(min(times[path])))
@@ -119,7 +121,8 @@ def check_values(
         if text is not None and _is_asked(request, event):
             times[text].append(event["t"])
     values, count = _most_frequent(times, request.search, request.limit)
-    expected = ListPropertyValuesResponse(as_of_position=answer.as_of_position, count=count)
+    expected = ListPropertyValuesResponse(
+        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count)
     for value in values:
         expected.values.add(value=value, events=len(times[value]))
     assert answer == expected
