@@ -1,4 +1,4 @@
-"""Questions in their plain JSON form over REST, and the same over gRPC, have the answers that their documentation says."""
+"""Questions in plain JSON over REST, and the same over gRPC, have the answers that their documentation says."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta

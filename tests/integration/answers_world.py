@@ -3,14 +3,15 @@
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from oracle.source import json_text
 from storage import new_project, opened, origin_of, running_ingest, settings_for
 
@@ -37,7 +38,7 @@ from nimbus_server.segments.upkeep_store import UpkeepStore
 Event = dict[str, Any]
 
 # All events are older.
-RECEIVED_AT = moment(micros(datetime.fromisoformat("2027-01-01T00:00:00Z")))
+RECEIVED_AT = datetime(2027, 1, 1, tzinfo=UTC)
 BUDGET = Budget(threads=1, memory_bytes=512 * 1000**2, disk_bytes=1000**3)
 EVENTS_AT_ONCE = 1_000
 RPCS = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"].methods_by_name
@@ -56,7 +57,6 @@ class World:
     ingest: Ingest
     engine: Engine
     folder: Path
-    projects: dict[UUID, "Log"] = field(default_factory=dict)
 
     async def new_log(self, now: datetime) -> "Log":
         """The empty log of a new project; at `now` some of its events are late."""
@@ -129,9 +129,7 @@ class Log:
     async def ask(self, rpc: str, request: Message, now: datetime, retention_days: int | None = None) -> Any:
         """The response to a question as the analyst gives it at a moment."""
         question = read_question(rpc, request, Asked(now, "UTC"))
-        scan, as_of = await state(
-            self._store, self._world.folder, retention_days, self._project, question.needs, now
-        )
+        scan, as_of = await state(self._store, self._world.folder, retention_days, self._project, question.needs, now)
         assert as_of.position == self._stored
         encoded = await self._world.engine.answer(question, scan, as_of)
         response = _response_of(rpc)
@@ -160,8 +158,6 @@ def kept(events: Iterable[Event], cut: int | None) -> list[Event]:
 
 
 def _response_of(rpc: str) -> Message:
-    from google.protobuf.message_factory import GetMessageClass
-
     return GetMessageClass(RPCS[rpc].output_type)()
 
 

@@ -37,25 +37,19 @@ def _of_trend(request: Any, answer: Any, events: Sequence[Event], random: Random
         return None
     line = random.choice(answer.series)
     cell = TrendCell(series=random.randrange(len(request.series)))
-    if random.random() < 0.5:  # noqa: PLR2004
+    if random.random() < 0.5:
         cell.breakdown.extend(line.breakdown)
         cell.unset.extend(line.unset)
         cell.is_other = line.is_other
-    if line.points and random.random() < 0.5:  # noqa: PLR2004
+    if line.points and random.random() < 0.5:
         cell.ts.CopyFrom(random.choice(line.points).ts)
     asked = type(request)()
     asked.CopyFrom(request)
     asked.ClearField("compare_to")
-    if cell.is_other and not _has_other(asked, answer):
-        return None
     uids = expected_people(asked, "UTC", events, cell)
     known = {_person(event) for event in events} - {None}
     people = {person for person in known if uid_of(person) in uids and person is not None}
     return ListPeopleBehindRequest(trend=asked, trend_cell=cell, page_size=1000), people
-
-
-def _has_other(request: Any, answer: Any) -> bool:
-    return any(line.is_other for line in answer.series)
 
 
 def _of_funnel(request: Any, answer: Any, events: Sequence[Event], random: Random) -> Behind:
@@ -65,21 +59,21 @@ def _of_funnel(request: Any, answer: Any, events: Sequence[Event], random: Rando
     attempts: list[Attempt] = funnel.counted
     step = random.randint(1, len(request.steps))
     cell = FunnelCell(step=step)
-    if answer.groups and random.random() < 0.5:  # noqa: PLR2004
+    if answer.groups and random.random() < 0.5:
         place = random.randrange(len(answer.groups))
         group = answer.groups[place]
         attempts = [*funnel.groups().values()][place]
         cell.is_unset, cell.is_other = group.is_unset, group.is_other
         if not group.is_unset and not group.is_other:
             cell.value = group.value
-    elif answer.buckets and random.random() < 0.5:  # noqa: PLR2004
+    elif answer.buckets and random.random() < 0.5:
         place = random.randrange(len(answer.buckets))
         start = answer.buckets[place].ts
         ends = [*(bucket.ts.ToMicroseconds() for bucket in answer.buckets[1:]), funnel.end]
         attempts = funnel.in_bucket(start.ToMicroseconds(), ends[place])
         cell.ts.CopyFrom(start)
     reached = [attempt for attempt in attempts if attempt.events[step - 1]]
-    if step > 1 and random.random() < 0.5:  # noqa: PLR2004
+    if step > 1 and random.random() < 0.5:
         cell.dropped = True
         before = step - 3 if funnel.optional == step - 2 else step - 2
         reached = [attempt for attempt in attempts if attempt.events[before] and not attempt.events[step - 1]]
@@ -95,10 +89,10 @@ def _of_retention(request: Any, events: Sequence[Event], now: datetime, random: 
     cell = RetentionCell()
     cell.start.FromDatetime(moment(cohort.start))
     expected = cohort.members
-    if random.random() < 0.7:  # noqa: PLR2004
+    if random.random() < 0.7:
         cell.period = random.randrange(len(cohort.returned))
         expected = cohort.returned[cell.period]
-        if random.random() < 0.5:  # noqa: PLR2004
+        if random.random() < 0.5:
             cell.dropped = True
             expected = cohort.members - expected
     return ListPeopleBehindRequest(retention=request, retention_cell=cell, page_size=1000), expected

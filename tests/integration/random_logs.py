@@ -99,13 +99,13 @@ def cases(draw: st.DrawFn, rpc: str) -> Case:
     moved = [_moved(event, places, *random.choice(others)) for event in events]
     request = _renamed(request, {f"props.{key}": _path(place) for key, place in places.items()})
     for selector in _selectors(request):
-        if random.random() < 0.3 and "filter" not in selector:  # noqa: PLR2004 - often enough
+        if random.random() < 0.3 and "filter" not in selector:
             selector["filter"] = MessageToDict(draw(FILTERS), preserving_proto_field_name=True)
     parts = _parts(moved, random)
     steps = [[random.choice(STEPS) for _ in range(random.randint(0, 3))] for _ in parts]
-    filler = _filler(moved, random) if random.random() < 0.15 else []  # noqa: PLR2004 - it takes long
+    filler = _filler(moved, random) if random.random() < 0.15 else []
     message = ParseDict(request, REQUESTS[rpc]())
-    return Case(rpc, message, parts, steps, filler, random.random() < 0.25, now, random.randrange(2**32))  # noqa: PLR2004
+    return Case(rpc, message, parts, steps, filler, random.random() < 0.25, now, random.randrange(2**32))
 
 
 @st.composite

@@ -1,13 +1,11 @@
 """Answers are those of a plain reading of the log, whatever part of it is in segments, and whatever became of these."""
 
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from answers_world import RECEIVED_AT, Log, World, kept, open_world
+from answers_world import Log, World, kept, open_world
 from databases import new_database
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
@@ -80,8 +78,9 @@ async def check(world: World, case: Case) -> None:
         answer = await log.ask(case.rpc, case.request, case.now, days)
     except NimbusError as error:
         # Two properties of one question; and a shift by months that may leave nothing of a short range.
-        assert "case of letters" in error.message or error.violations[0].field == "compare_to.shift"
-        return
+        if "case of letters" in error.message or error.violations[0].field == "compare_to.shift":
+            return
+        raise
     check_answer(case, answer, events)
     behind = expected_behind(case.rpc, case.request, answer, events, case.now, Random(case.seed))
     if behind is not None:

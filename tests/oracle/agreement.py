@@ -86,7 +86,8 @@ def check_event_names(answer: ListEventNamesResponse, request: ListEventNamesReq
         times[event["name"]].append(event["t"])
     names, count = _most_frequent(times, request.search, request.limit)
     expected = ListEventNamesResponse(
-        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count if names else 0)
+        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count if names else 0
+    )
     for name in names:
         info = expected.names.add(name=name, events=len(times[name]))
         info.first_seen.FromDatetime(moment(min(times[name])))
@@ -103,7 +104,8 @@ def check_properties(answer: ListPropertiesResponse, request: ListPropertiesRequ
             types[path].add(kind)
     paths, count = _most_frequent(times, request.search, request.limit)
     expected = ListPropertiesResponse(
-        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count)
+        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count
+    )
     for path in paths:
         info = expected.properties.add(property=path, events=len(times[path]), types=sorted(types[path]))
         info.first_seen.FromDatetime(moment(min(times[path])))
@@ -122,7 +124,8 @@ def check_values(
             times[text].append(event["t"])
     values, count = _most_frequent(times, request.search, request.limit)
     expected = ListPropertyValuesResponse(
-        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count)
+        as_of_position=answer.as_of_position, complete_through=answer.complete_through, count=count
+    )
     for value in values:
         expected.values.add(value=value, events=len(times[value]))
     assert answer == expected

@@ -78,7 +78,7 @@ def _double_text(number: float) -> str:
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     assert isinstance(exponent, int)
     size = len(digits) + exponent
-    if -6 < size <= 21:  # noqa: PLR2004 - JavaScript's
+    if -6 < size <= 21:
         plain = format(Decimal(repr(number)).normalize(), "f")
         return plain if "." in plain else plain + ".0"
     first, *rest = map(str, digits)

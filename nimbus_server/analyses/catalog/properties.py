@@ -13,8 +13,8 @@ from nimbus_server.analyses.catalog.request import (
 )
 from nimbus_server.analyses.property import DOCUMENTS
 from nimbus_server.analyses.question import Ask, Asked, AsOf, Needs
-from nimbus_server.rpc.fields import timestamp
 from nimbus_server.ingest.event import PROPS_DEPTH_MAX
+from nimbus_server.rpc.fields import timestamp
 
 # By the types of JSON as DuckDB names them.
 _TYPE = (
