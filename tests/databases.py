@@ -68,6 +68,11 @@ async def template_database(dsn_of: Callable[[str], str]) -> str:
 @pytest.fixture
 async def dsn(dsn_of: Callable[[str], str], template_database: str) -> str:
     """A database of the test's own, migrated and empty. It goes with its PostgreSQL."""
+    return await new_database(dsn_of, template_database)
+
+
+async def new_database(dsn_of: Callable[[str], str], template_database: str) -> str:
+    """Copy the template, and return how to reach the copy."""
     name = f"test_{uuid.uuid4().hex[:8]}"
     async with await psycopg.AsyncConnection.connect(dsn_of("postgres"), autocommit=True) as connection:
         await connection.execute(

@@ -44,7 +44,10 @@ def read_question(rpc: str, request: Any, asked: Asked) -> Question:
 
 
 def check_letters(needs: Needs) -> None:
-    """Refuse two properties whose paths differ in the case of letters alone: DuckDB takes their columns for one."""
+    """Refuse two properties whose paths differ in the case of letters alone: DuckDB takes their columns for one.
+
+    Raises NimbusError with FIELD_INVALID.
+    """
     seen: dict[str, str] = {}
     for prop in needs.properties:
         other = seen.setdefault(prop.path.lower(), prop.path)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from oracle.source import json_text
+from oracle.source import value_text
 
 from nimbus.v1.question_pb2 import Condition, ConditionOperator, EventSelector, Filter
 from nimbus_server.times import read_utc
@@ -71,7 +71,7 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict) or abs(value) >= 2**53:
-        return json_text(value)
+        return value_text(value)
     number = float(value)
     return str(int(number)) if number.is_integer() else repr(number)
 

@@ -62,6 +62,29 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def value_text(value: Any) -> str:
+    """The value of a property as JSON: without blanks, numbers with a point or an exponent as those of a double."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{value_text(key)}:{value_text(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(value_text, value)) + "]"
+    if isinstance(value, float | Decimal) and "." in json_text(value):
+        return _double_text(float(value))
+    return json_text(value)
+
+
+def _double_text(number: float) -> str:
+    """As JavaScript writes it, but whole numbers with a point."""
+    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
+    assert isinstance(exponent, int)
+    size = len(digits) + exponent
+    if -6 < size <= 21:
+        plain = format(Decimal(repr(number)).normalize(), "f")
+        return plain if "." in plain else plain + ".0"
+    first, *rest = map(str, digits)
+    return f"{'-' if sign else ''}{first}{'.' if rest else ''}{''.join(rest)}e{size - 1}"
+
+
 def _own(event: Mapping[str, Any]) -> Iterator[Any]:
     user_id, anonymous_id = event.get("user_id"), event.get("anonymous_id")
     person = user_id if user_id is not None else anonymous_id
@@ -83,4 +106,4 @@ def _kinds(value: Any) -> tuple[str | None, float | None, bool | None, str | Non
         return None, None, value, None
     if isinstance(value, int | float | Decimal) and abs(value) < EXACT:
         return None, float(value), None, None
-    return None, None, None, None if value is None else json_text(value)
+    return None, None, None, None if value is None else value_text(value)

@@ -1,6 +1,5 @@
 """The catalog tells the names, properties and values that a plain count finds."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,23 +10,21 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.catalog import properties_of, read_by
-from oracle.filters import text_of, value_of
+from oracle.agreement import check_event_names, check_properties, check_values
+from oracle.catalog import read_by
+from oracle.examples import examples
 from oracle.random_events import EVENTS, PATHS
 from oracle.source import make_src
 
 from nimbus.v1.catalog_pb2 import (
     ListEventNamesRequest,
-    ListEventNamesResponse,
     ListPropertiesRequest,
-    ListPropertiesResponse,
     ListPropertyValuesRequest,
-    ListPropertyValuesResponse,
 )
 from nimbus_server.analyses.property import Property, property_field
 from nimbus_server.analyses.question import Asked, AsOf, Needs
 from nimbus_server.analyses.questions import check_letters, read_question
-from nimbus_server.clock import micros, moment
+from nimbus_server.clock import micros
 from nimbus_server.errors import NimbusError, Reason
 
 NOW = datetime(2024, 3, 10, tzinfo=UTC)
@@ -55,69 +52,33 @@ def answer(connection: duckdb.DuckDBPyConnection, rpc: str, request: Message, ev
     return question.answer(lambda sql: connection.execute(sql).fetchall(), AS_OF)
 
 
-def most_frequent(counts: dict[str, list[int]], search: str, limit: int) -> tuple[list[str], int]:
-    found = [key for key in counts if search.lower() in key.lower()]
-    found.sort(key=lambda key: (-len(counts[key]), key.encode()))
-    return found[: limit or 100], len(found)
-
-
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(events=EVENTS, search=SEARCHES, limit=LIMITS)
 def test_event_names_are_counted(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], search: str, limit: int
 ) -> None:
-    times = defaultdict(list)
-    for event in events:
-        times[event["name"]].append(event["t"])
-    names, count = most_frequent(times, search, limit)
-    found = answer(connection, "ListEventNames", ListEventNamesRequest(search=search, limit=limit), events)
-    expected = ListEventNamesResponse(as_of_position=7, count=count if names else 0)
-    for name in names:
-        info = expected.names.add(name=name, events=len(times[name]))
-        info.first_seen.FromDatetime(moment(min(times[name])))
-        info.last_seen.FromDatetime(moment(max(times[name])))
-    assert found == expected
+    request = ListEventNamesRequest(search=search, limit=limit)
+    check_event_names(answer(connection, "ListEventNames", request, events), request, events)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(events=EVENTS, search=SEARCHES, limit=LIMITS, names=st.sampled_from([[], ["a"], ["a", "b"]]))
 def test_properties_are_counted_with_their_types(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], search: str, limit: int, names: list[str]
 ) -> None:
-    times, types = defaultdict(list), defaultdict(set)
-    for event in events:
-        for path, kind in properties_of(event) if not names or event["name"] in names else ():
-            times[path].append(event["t"])
-            types[path].add(kind)
-    paths, count = most_frequent(times, search, limit)
     request = ListPropertiesRequest(search=search, limit=limit, name=names, since=ALWAYS)
     found = answer(connection, "ListProperties", request, events)
-    expected = ListPropertiesResponse(as_of_position=7, count=count)
-    for path in paths:
-        info = expected.properties.add(property=path, events=len(times[path]), types=sorted(types[path]))
-        info.first_seen.FromDatetime(moment(min(times[path])))
-        info.last_seen.FromDatetime(moment(max(times[path])))
-    assert found == expected
-    assert all(property_field("property", path).path == path for path in paths)
+    check_properties(found, request, events)
+    assert all(property_field("property", info.property).path == info.property for info in found.properties)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(events=EVENTS, path=PATHS | st.sampled_from(["name", "user_id"]), search=SEARCHES, limit=LIMITS)
 def test_values_are_counted_as_text(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], path: str, search: str, limit: int
 ) -> None:
-    times = defaultdict(list)
-    for event in events:
-        text = text_of(value_of(path, event))
-        if text is not None:
-            times[text].append(event["t"])
-    values, count = most_frequent(times, search, limit)
     request = ListPropertyValuesRequest(property=path, search=search, limit=limit, since=ALWAYS)
-    found = answer(connection, "ListPropertyValues", request, events)
-    expected = ListPropertyValuesResponse(as_of_position=7, count=count)
-    for value in values:
-        expected.values.add(value=value, events=len(times[value]))
-    assert found == expected
+    check_values(answer(connection, "ListPropertyValues", request, events), request, events)
 
 
 def test_properties_of_five_levels_are_found(connection: duckdb.DuckDBPyConnection) -> None:

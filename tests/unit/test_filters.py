@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle.examples import examples
 from oracle.filters import matches, number_of, text_of, value_of
 from oracle.random_events import EVENTS, PATHS, SELECTORS, TIMES
 from oracle.source import make_src
@@ -23,7 +24,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(events=EVENTS, selectors=st.lists(SELECTORS, min_size=1, max_size=6))
 def test_a_selector_matches_what_it_plainly_says(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], selectors: list[EventSelector]
@@ -35,7 +36,7 @@ def test_a_selector_matches_what_it_plainly_says(
     assert rows == [tuple(matches(selector, event) for selector in selectors) for event in events]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(events=EVENTS, paths=st.lists(PATHS, min_size=1, max_size=5))
 def test_a_property_has_the_value_of_the_event(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], paths: list[str]

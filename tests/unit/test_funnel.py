@@ -1,15 +1,16 @@
 """A funnel as SQL says what its plain reading does."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 import pytest
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import ParseDict
 from hypothesis import given, settings
-from oracle.funnel import OTHER, Attempt, Funnel, furthest_of_all_chains, place
+from oracle.agreement import check_funnel
+from oracle.examples import examples
+from oracle.funnel import Attempt, Funnel, furthest_of_all_chains, place
 from oracle.random_funnels import COMMON_REQUESTS, EVENTS, REQUESTS
 from oracle.source import make_src, uid_of
 
@@ -20,8 +21,6 @@ from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.clock import micros
 from nimbus_server.errors import NimbusError
 
-# NIMBUS_TEST_EXAMPLES=5000 looks longer.
-EXAMPLES = int(os.environ.get("NIMBUS_TEST_EXAMPLES", "120"))
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NOON = micros(datetime(2026, 1, 1, 12, tzinfo=UTC))
 
@@ -47,7 +46,7 @@ def asked(
     return question.answer(lambda sql: connection.execute(sql).fetchall(), AsOf(7, NOW)), question
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(events=EVENTS, request=REQUESTS)
 def test_a_funnel_says_what_its_plain_reading_does(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
@@ -55,7 +54,7 @@ def test_a_funnel_says_what_its_plain_reading_does(
     assert_says_the_same(connection, events, request)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(events=EVENTS, request=COMMON_REQUESTS)
 def test_the_most_common_funnels_say_what_their_plain_reading_does(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
@@ -68,22 +67,10 @@ def assert_says_the_same(
 ) -> None:
     message = ParseDict(request, QueryFunnelRequest())
     response, _ = asked(connection, message, events)
-    funnel = Funnel(message, events)
-    assert said(response.steps) == rounded(funnel.steps(funnel.counted))
-    assert_times(response, funnel.seconds_to_convert())
-    if message.HasField("breakdown"):
-        groups = funnel.groups()
-        names = [OTHER if g.is_other else None if g.is_unset else g.value for g in response.groups]
-        assert names == [*groups]
-        assert [said(g.steps) for g in response.groups] == [rounded(funnel.steps(some)) for some in groups.values()]
-    if message.bucket:
-        starts = [bucket.ts.ToMicroseconds() for bucket in response.buckets]
-        ends = [*starts[1:], funnel.end]
-        expected = [funnel.in_bucket(start, end) for start, end in zip(starts, ends, strict=True)]
-        assert [said(bucket.steps) for bucket in response.buckets] == [rounded(funnel.steps(some)) for some in expected]
+    check_funnel(response, message, events)
 
 
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(events=EVENTS, request=REQUESTS)
 def test_the_people_behind_a_number_are_those_that_it_counts(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], request: dict[str, Any]
@@ -113,38 +100,7 @@ def test_the_people_behind_a_number_are_those_that_it_counts(
         assert behind(FunnelCell(step=1, ts=bucket.ts)) == uids(funnel.in_bucket(bucket.ts.ToMicroseconds(), end))
 
 
-def assert_times(response: QueryFunnelResponse, seconds: list[float]) -> None:
-    edges, counts = [*response.time_to_convert.edges_seconds], [*response.time_to_convert.counts]
-    assert sum(counts) == len(seconds)
-    assert len(edges) == (len(counts) + 1 if seconds else 0)
-    if len(set(seconds)) > 1:
-        assert (edges[0], edges[-1]) == (seconds[0], seconds[-1])
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-            # Edges are doubles: what lies on one may be in either of its bins.
-            inside = sum(low + 1e-6 < one < high - 1e-6 for one in seconds)
-            assert inside <= count <= sum(low - 1e-6 <= one <= high + 1e-6 for one in seconds)
-
-
-def said(steps: Any) -> list[dict[str, Any]]:
-    said_of = [
-        MessageToDict(step, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        for step in steps
-    ]
-    return rounded([{**one, "count": int(one["count"])} for one in said_of])
-
-
-def rounded(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            name: round(value, 6) if isinstance(value, float) else value
-            for name, value in step.items()
-            if value is not None
-        }
-        for step in steps
-    ]
-
-
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(events=EVENTS, request=REQUESTS)
 def test_taking_the_first_event_that_fits_gets_as_far_as_any_choice(
     events: list[dict[str, Any]], request: dict[str, Any]

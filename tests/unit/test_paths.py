@@ -10,20 +10,20 @@ from google.protobuf.json_format import ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import paths as oracle
+from oracle.agreement import check_paths
+from oracle.examples import examples
+from oracle.random_paths import EVENTS, HALF_A_DAY, LIMITS, REQUESTS, START
 from oracle.source import make_src, uid_of
 
 from nimbus.v1.paths_pb2 import QueryPathsRequest, QueryPathsResponse
 from nimbus.v1.people_pb2 import PathCell
 from nimbus_server.analyses.paths.answer import Paths, read
 from nimbus_server.analyses.question import Asked, AsOf
-from nimbus_server.clock import MINUTE, SECOND, micros
+from nimbus_server.clock import MINUTE, micros
 from nimbus_server.errors import NimbusError, Reason
 
-START = datetime(2025, 3, 29, tzinfo=UTC)
 ASKED = Asked(datetime(2025, 4, 1, tzinfo=UTC), "UTC")
 AS_OF = AsOf(77, ASKED.now)
-LIMITS = {"start": "2025-03-29T00:00:00Z", "end": "2025-03-29T12:00:00Z"}
-HALF_A_DAY = 12 * 60 * MINUTE
 
 
 @pytest.fixture(scope="module")
@@ -67,53 +67,7 @@ def shown(response: QueryPathsResponse) -> list[tuple[int, str, str, int, int]]:
     return [(edge.step, getattr(edge, "from"), edge.to, edge.people, edge.paths) for edge in response.edges]
 
 
-# Many ties, sessions that just hold and just do not, days apart, and both edges of the range.
-TIMES = st.one_of(
-    st.builds(
-        lambda halves, seconds: micros(START) + halves * 30 * MINUTE + seconds * SECOND,
-        st.integers(-4, 30),
-        st.sampled_from([0, 0, 0, 1, -1]),
-    ),
-    st.integers(micros(START) - 3 * HALF_A_DAY, micros(START) + 4 * HALF_A_DAY),
-)
-NAMES = st.sampled_from(["a", "b", "c", "$own"])
-EVENTS = (
-    st.lists(
-        st.fixed_dictionaries(
-            {
-                "t": TIMES,
-                "name": NAMES,
-                "user_id": st.sampled_from([None, "ada", "ada", "bob"]),
-                "anonymous_id": st.sampled_from([None, "ada", "eve"]),
-                "props": st.sampled_from(
-                    [{}, {"page": "/"}, {"page": "/x"}, {"page": 5}, {"page": "5"}, {"page": [1]}]
-                ),
-            }
-        ),
-        max_size=18,
-    )
-    .flatmap(st.permutations)
-    .map(lambda events: [{"seq": seq, **event} for seq, event in enumerate(events, start=1)])
-)
-HAS_PAGE = {"condition": {"property": "props.page", "operator": "CONDITION_OPERATOR_IS_SET"}}
-SELECTORS = st.sampled_from(
-    [{}, {}, {"names": ["a"]}, {"names": ["b", "c"]}, {"names": ["$own", "a"]}, {"filter": HAS_PAGE}]
-)
-REQUESTS = st.fixed_dictionaries(
-    {"range": st.just(LIMITS), "anchor": SELECTORS},
-    optional={
-        "direction": st.sampled_from(["PATH_DIRECTION_AFTER", "PATH_DIRECTION_BEFORE"]),
-        "steps": st.sampled_from([1, 2, 3, 4, 10]),
-        "within": st.sampled_from(["1s", "30m", "1h", "1d", "2w"]),
-        "collapse_repeats": st.booleans(),
-        "node": st.sampled_from(["name", "props.page", "anonymous_id"]),
-        "nodes": SELECTORS,
-        "limit": st.integers(1, 3),
-    },
-).map(lambda fields: ParseDict(fields, QueryPathsRequest()))
-
-
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(events=EVENTS, requests=st.lists(REQUESTS, min_size=2, max_size=3))
 def test_paths_are_those_of_a_plain_reading(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], requests: list[QueryPathsRequest]
@@ -122,12 +76,9 @@ def test_paths_are_those_of_a_plain_reading(
         question = read(request, ASKED)
         make(connection, events, question)
         response = question.answer(asking(connection), AS_OF)
+        check_paths(response, request, events)
         found = oracle.paths(events, request, micros(START), micros(START) + HALF_A_DAY)
-        steps, limit = request.steps or 3, request.limit or 50
-        edges, hidden = oracle.edges(found, steps, limit)
-        assert shown(response) == [(step, f or "", to or "", *counts) for step, f, to, *counts in edges]
-        assert [edge.is_other for edge in response.edges] == [source is None for _, source, *_ in edges]
-        assert [(end.step, end.people, end.paths) for end in response.ends] == oracle.ends(found, steps)
+        _, hidden = oracle.edges(found, request.steps or 3, request.limit or 50)
         for edge in response.edges[-2:]:
             source, target = getattr(edge, "from"), edge.to
             rest = [(f, to) for step, f, to in hidden if step == edge.step]

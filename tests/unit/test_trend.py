@@ -1,6 +1,5 @@
 """The answers of QueryTrend are those of its plain reading, and what a request may not ask is refused by name."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +9,11 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from oracle.agreement import check_trend
+from oracle.examples import examples
 from oracle.random_trends import trends
 from oracle.source import make_src
-from oracle.trend import expected_people, expected_trend
+from oracle.trend import expected_people
 
 from nimbus.v1.people_pb2 import TrendCell
 from nimbus.v1.trend_pb2 import QueryTrendRequest, QueryTrendResponse, TrendSeries
@@ -20,8 +21,6 @@ from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.analyses.trend.answer import Trend, read
 from nimbus_server.errors import NimbusError, Reason
 
-# NIMBUS_TEST_EXAMPLES=5000 looks longer.
-EXAMPLES = int(os.environ.get("NIMBUS_TEST_EXAMPLES", "200"))
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ASKED = Asked(NOW, "Europe/Berlin")
 AS_OF = AsOf(7, NOW)
@@ -49,22 +48,7 @@ def ask(
     return question, question.answer(lambda sql: connection.execute(sql).fetchall(), AS_OF)
 
 
-def rounded(lines: Any) -> list[Any]:
-    """Lines that compare as equal where their numbers differ by a rounding."""
-
-    def number(message: Any, name: str) -> Any:
-        return pytest.approx(getattr(message, name), rel=1e-9, abs=1e-9) if message.HasField(name) else None
-
-    return [
-        (
-            *(line.label, [*line.breakdown], [*line.unset], line.is_other, line.ignored, number(line, "total")),
-            [(point.ts.ToMicroseconds(), number(point, "value")) for point in line.points],
-        )
-        for line in lines
-    ]
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(asked=trends())
 def test_a_trend_has_the_numbers_of_its_plain_reading(
     connection: duckdb.DuckDBPyConnection, asked: tuple[QueryTrendRequest, list[dict[str, Any]]]
@@ -75,12 +59,10 @@ def test_a_trend_has_the_numbers_of_its_plain_reading(
     except NimbusError as error:  # a shift by months may leave nothing of a short range
         assume(error.violations[0].field != "compare_to.shift")
         raise
-    expected = expected_trend(request, ASKED.timezone, events)
-    assert rounded(answer.series) == rounded(expected.series)
-    assert rounded(answer.compared) == rounded(expected.compared)
+    check_trend(answer, request, ASKED.timezone, events)
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(asked=trends(), data=st.data())
 def test_the_people_behind_a_cell_are_those_of_its_events(
     connection: duckdb.DuckDBPyConnection, asked: tuple[QueryTrendRequest, list[dict[str, Any]]], data: st.DataObject

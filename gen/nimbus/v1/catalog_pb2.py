@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nimbus/v1/catalog.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"J\n\x15ListEventNamesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06search\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"h\n\x16ListEventNamesResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12\'\n\x05names\x18\x02 \x03(\x0b\x32\x18.nimbus.v1.EventNameInfo\x12\r\n\x05\x63ount\x18\x03 \x01(\x01\"\x8c\x01\n\rEventNameInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x01\x12.\n\nfirst_seen\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_seen\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x15ListPropertiesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x03(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06search\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\x05\"l\n\x16ListPropertiesResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12+\n\nproperties\x18\x02 \x03(\x0b\x32\x17.nimbus.v1.PropertyInfo\x12\r\n\x05\x63ount\x18\x03 \x01(\x01\"\x9e\x01\n\x0cPropertyInfo\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x01\x12\r\n\x05types\x18\x03 \x03(\t\x12.\n\nfirst_seen\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x01\n\x19ListPropertyValuesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08property\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x03(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06search\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\x05\"q\n\x1aListPropertyValuesResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12,\n\x06values\x18\x02 \x03(\x0b\x32\x1c.nimbus.v1.PropertyValueInfo\x12\r\n\x05\x63ount\x18\x03 \x01(\x01\"2\n\x11PropertyValueInfo\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nimbus/v1/catalog.proto\x12\tnimbus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x15ListEventNamesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06search\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x14\n\x0cmin_position\x18\x04 \x01(\x03\"\x9e\x01\n\x16ListEventNamesResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12\'\n\x05names\x18\x02 \x03(\x0b\x32\x18.nimbus.v1.EventNameInfo\x12\r\n\x05\x63ount\x18\x03 \x01(\x01\x12\x34\n\x10\x63omplete_through\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x01\n\rEventNameInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x01\x12.\n\nfirst_seen\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_seen\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x01\n\x15ListPropertiesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x03(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06search\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\x05\x12\x14\n\x0cmin_position\x18\x06 \x01(\x03\"\xa2\x01\n\x16ListPropertiesResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12+\n\nproperties\x18\x02 \x03(\x0b\x32\x17.nimbus.v1.PropertyInfo\x12\r\n\x05\x63ount\x18\x03 \x01(\x01\x12\x34\n\x10\x63omplete_through\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x0cPropertyInfo\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x01\x12\r\n\x05types\x18\x03 \x03(\t\x12.\n\nfirst_seen\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaf\x01\n\x19ListPropertyValuesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08property\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x03(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06search\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x14\n\x0cmin_position\x18\x07 \x01(\x03\"\xa7\x01\n\x1aListPropertyValuesResponse\x12\x16\n\x0e\x61s_of_position\x18\x01 \x01(\x03\x12,\n\x06values\x18\x02 \x03(\x0b\x32\x1c.nimbus.v1.PropertyValueInfo\x12\r\n\x05\x63ount\x18\x03 \x01(\x01\x12\x34\n\x10\x63omplete_through\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x11PropertyValueInfo\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,21 +33,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nimbus.v1.catalog_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTEVENTNAMESREQUEST']._serialized_start=71
-  _globals['_LISTEVENTNAMESREQUEST']._serialized_end=145
-  _globals['_LISTEVENTNAMESRESPONSE']._serialized_start=147
-  _globals['_LISTEVENTNAMESRESPONSE']._serialized_end=251
-  _globals['_EVENTNAMEINFO']._serialized_start=254
-  _globals['_EVENTNAMEINFO']._serialized_end=394
-  _globals['_LISTPROPERTIESREQUEST']._serialized_start=397
-  _globals['_LISTPROPERTIESREQUEST']._serialized_end=528
-  _globals['_LISTPROPERTIESRESPONSE']._serialized_start=530
-  _globals['_LISTPROPERTIESRESPONSE']._serialized_end=638
-  _globals['_PROPERTYINFO']._serialized_start=641
-  _globals['_PROPERTYINFO']._serialized_end=799
-  _globals['_LISTPROPERTYVALUESREQUEST']._serialized_start=802
-  _globals['_LISTPROPERTYVALUESREQUEST']._serialized_end=955
-  _globals['_LISTPROPERTYVALUESRESPONSE']._serialized_start=957
-  _globals['_LISTPROPERTYVALUESRESPONSE']._serialized_end=1070
-  _globals['_PROPERTYVALUEINFO']._serialized_start=1072
-  _globals['_PROPERTYVALUEINFO']._serialized_end=1122
+  _globals['_LISTEVENTNAMESREQUEST']._serialized_end=167
+  _globals['_LISTEVENTNAMESRESPONSE']._serialized_start=170
+  _globals['_LISTEVENTNAMESRESPONSE']._serialized_end=328
+  _globals['_EVENTNAMEINFO']._serialized_start=331
+  _globals['_EVENTNAMEINFO']._serialized_end=471
+  _globals['_LISTPROPERTIESREQUEST']._serialized_start=474
+  _globals['_LISTPROPERTIESREQUEST']._serialized_end=627
+  _globals['_LISTPROPERTIESRESPONSE']._serialized_start=630
+  _globals['_LISTPROPERTIESRESPONSE']._serialized_end=792
+  _globals['_PROPERTYINFO']._serialized_start=795
+  _globals['_PROPERTYINFO']._serialized_end=953
+  _globals['_LISTPROPERTYVALUESREQUEST']._serialized_start=956
+  _globals['_LISTPROPERTYVALUESREQUEST']._serialized_end=1131
+  _globals['_LISTPROPERTYVALUESRESPONSE']._serialized_start=1134
+  _globals['_LISTPROPERTYVALUESRESPONSE']._serialized_end=1301
+  _globals['_PROPERTYVALUEINFO']._serialized_start=1303
+  _globals['_PROPERTYVALUEINFO']._serialized_end=1353
 # @@protoc_insertion_point(module_scope)

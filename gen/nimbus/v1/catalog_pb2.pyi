@@ -28,22 +28,26 @@ class ListEventNamesRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     search: _builtins.str
     """Only names that contain this text, whatever the case of its letters. Default: all."""
     limit: _builtins.int
     """Most names to return, 1 to 1,000. Default 100."""
+    min_position: _builtins.int
+    """Answer only from a log that has reached this position: waits for it, and fails with DEADLINE_EXCEEDED. Default 0."""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         search: _builtins.str = ...,
         limit: _builtins.int = ...,
+        min_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "project_id", b"project_id", "search", b"search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "min_position", b"min_position", "project_id", b"project_id", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -58,6 +62,7 @@ class ListEventNamesResponse(_message.Message):
     AS_OF_POSITION_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_THROUGH_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
     count: _builtins.float
@@ -66,16 +71,21 @@ class ListEventNamesResponse(_message.Message):
     def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventNameInfo]:
         """The names with the most events, first; ties by name."""
 
+    @_builtins.property
+    def complete_through(self) -> _timestamp_pb2.Timestamp:
+        """When the answer was made, by the server's clock."""
+
     def __init__(
         self,
         *,
         as_of_position: _builtins.int = ...,
         names: _abc.Iterable[Global___EventNameInfo] | None = ...,
         count: _builtins.float = ...,
+        complete_through: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_through", b"complete_through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "count", b"count", "names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "complete_through", b"complete_through", "count", b"count", "names", b"names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,12 +140,15 @@ class ListPropertiesRequest(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     search: _builtins.str
     """Only properties whose path contains this text, whatever the case of its letters. Default: all."""
     limit: _builtins.int
     """Most properties to return, 1 to 1,000. Default 100."""
+    min_position: _builtins.int
+    """Answer only from a log that has reached this position: waits for it, and fails with DEADLINE_EXCEEDED. Default 0."""
     @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only of events with one of these names; at most 100. Default: all."""
@@ -152,10 +165,11 @@ class ListPropertiesRequest(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         search: _builtins.str = ...,
         limit: _builtins.int = ...,
+        min_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "project_id", b"project_id", "search", b"search", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "min_position", b"min_position", "name", b"name", "project_id", b"project_id", "search", b"search", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +184,7 @@ class ListPropertiesResponse(_message.Message):
     AS_OF_POSITION_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_THROUGH_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
     count: _builtins.float
@@ -178,16 +193,21 @@ class ListPropertiesResponse(_message.Message):
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropertyInfo]:
         """The properties that the most events have, first; ties by path."""
 
+    @_builtins.property
+    def complete_through(self) -> _timestamp_pb2.Timestamp:
+        """When the answer was made, by the server's clock."""
+
     def __init__(
         self,
         *,
         as_of_position: _builtins.int = ...,
         properties: _abc.Iterable[Global___PropertyInfo] | None = ...,
         count: _builtins.float = ...,
+        complete_through: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_through", b"complete_through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "count", b"count", "properties", b"properties"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "complete_through", b"complete_through", "count", b"count", "properties", b"properties"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,6 +269,7 @@ class ListPropertyValuesRequest(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required. UUID of the project."""
     property: _builtins.str
@@ -257,6 +278,8 @@ class ListPropertyValuesRequest(_message.Message):
     """Only values that contain this text, whatever the case of its letters. Default: all."""
     limit: _builtins.int
     """Most values to return, 1 to 1,000. Default 100."""
+    min_position: _builtins.int
+    """Answer only from a log that has reached this position: waits for it, and fails with DEADLINE_EXCEEDED. Default 0."""
     @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only of events with one of these names; at most 100. Default: all."""
@@ -274,10 +297,11 @@ class ListPropertyValuesRequest(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         search: _builtins.str = ...,
         limit: _builtins.int = ...,
+        min_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "project_id", b"project_id", "property", b"property", "search", b"search", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "min_position", b"min_position", "name", b"name", "project_id", b"project_id", "property", b"property", "search", b"search", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -292,6 +316,7 @@ class ListPropertyValuesResponse(_message.Message):
     AS_OF_POSITION_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_THROUGH_FIELD_NUMBER: _builtins.int
     as_of_position: _builtins.int
     """Every event up to this position of the log is in the answer, and none behind it."""
     count: _builtins.float
@@ -300,16 +325,21 @@ class ListPropertyValuesResponse(_message.Message):
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropertyValueInfo]:
         """The most frequent values, first; ties by value."""
 
+    @_builtins.property
+    def complete_through(self) -> _timestamp_pb2.Timestamp:
+        """When the answer was made, by the server's clock."""
+
     def __init__(
         self,
         *,
         as_of_position: _builtins.int = ...,
         values: _abc.Iterable[Global___PropertyValueInfo] | None = ...,
         count: _builtins.float = ...,
+        complete_through: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_through", b"complete_through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "count", b"count", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_position", b"as_of_position", "complete_through", b"complete_through", "count", b"count", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nimbus.v1.catalog_pb2 import EventNameInfo, ListEventNamesRequest, ListEventNamesResponse
 from nimbus_server.analyses.catalog.request import at, contains, limit_field, search_field
 from nimbus_server.analyses.question import Ask, Asked, AsOf, Needs
+from nimbus_server.rpc.fields import timestamp
 
 _NEEDS = Needs(None, None, None, frozenset())
 
@@ -29,6 +30,7 @@ class EventNames:
         )
         return ListEventNamesResponse(
             as_of_position=as_of.position,
+            complete_through=timestamp(as_of.at),
             names=[
                 EventNameInfo(name=name, events=events, first_seen=at(first), last_seen=at(last))
                 for name, events, first, last, _ in rows

@@ -14,6 +14,7 @@ from nimbus_server.analyses.catalog.request import (
 from nimbus_server.analyses.property import DOCUMENTS
 from nimbus_server.analyses.question import Ask, Asked, AsOf, Needs
 from nimbus_server.ingest.event import PROPS_DEPTH_MAX
+from nimbus_server.rpc.fields import timestamp
 
 # By the types of JSON as DuckDB names them.
 _TYPE = (
@@ -36,6 +37,7 @@ class Properties:
         rows = ask(_sql(self.search, self.limit))
         return ListPropertiesResponse(
             as_of_position=as_of.position,
+            complete_through=timestamp(as_of.at),
             properties=[
                 PropertyInfo(property=path, events=events, types=types, first_seen=at(first), last_seen=at(last))
                 for path, events, types, first, last, _ in rows

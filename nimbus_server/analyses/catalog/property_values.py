@@ -6,6 +6,7 @@ from nimbus.v1.catalog_pb2 import ListPropertyValuesRequest, ListPropertyValuesR
 from nimbus_server.analyses.catalog.request import contains, limit_field, names_field, search_field, since_field
 from nimbus_server.analyses.property import Property, property_field
 from nimbus_server.analyses.question import Ask, Asked, AsOf, Needs
+from nimbus_server.rpc.fields import timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class PropertyValues:
         )
         return ListPropertyValuesResponse(
             as_of_position=as_of.position,
+            complete_through=timestamp(as_of.at),
             values=[PropertyValueInfo(value=value, events=events) for value, events, _ in rows],
             count=rows[0][-1] if rows else 0,
         )
