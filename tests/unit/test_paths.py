@@ -1,5 +1,6 @@
 """Paths are those of a plain reading of the log: one person at a time."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,8 @@ from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.clock import MINUTE, SECOND, micros
 from nimbus_server.errors import NimbusError, Reason
 
+# Random logs that are compared: thousands with CASES=5000 in the environment.
+CASES = int(os.environ.get("CASES", "100"))
 START = datetime(2025, 3, 29, tzinfo=UTC)
 ASKED = Asked(datetime(2025, 4, 1, tzinfo=UTC), "UTC")
 AS_OF = AsOf(77, ASKED.now)
@@ -113,7 +116,7 @@ REQUESTS = st.fixed_dictionaries(
 ).map(lambda fields: ParseDict(fields, QueryPathsRequest()))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(events=EVENTS, requests=st.lists(REQUESTS, min_size=2, max_size=3))
 def test_paths_are_those_of_a_plain_reading(
     connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], requests: list[QueryPathsRequest]
