@@ -146,7 +146,10 @@ async def _figure(lab: Lab, project: PeopleProject, case: Case) -> Figure:
 
 def _question(project: PeopleProject, case: Case) -> Question:
     days = case.days or days_of(project.position)
-    asked_range = {"start": moment(START_MICROS).isoformat(), "end": moment(START_MICROS + days * DAY_MICROS).isoformat()}
+    asked_range = {
+        "start": moment(START_MICROS).isoformat(),
+        "end": moment(START_MICROS + days * DAY_MICROS).isoformat(),
+    }
     return project.read(case.rpc, ParseDict({"range": asked_range, **case.fields}, REQUESTS[case.rpc]()))
 
 

@@ -88,7 +88,9 @@ SELECT g, b{whole} FROM (SELECT *, {bucket} AS b FROM ({events})) GROUP BY GROUP
 def _people_sql(plan: Plan, events: str, bucket: str, buckets: int) -> str:
     """The cells of series of people: each person's buckets are bits of a number. It is half the price of DISTINCT."""
     numbers = range(len(plan.series))
-    marks = ", ".join(f"bit_or(1::BIGINT << {bucket}::INTEGER) FILTER (WHERE p{index}) AS m{index}" for index in numbers)
+    marks = ", ".join(
+        f"bit_or(1::BIGINT << {bucket}::INTEGER) FILTER (WHERE p{index}) AS m{index}" for index in numbers
+    )
     counts = ", ".join(
         f"unnest([{', '.join(f'sum((m{index} >> {b}) & 1)' for b in range(buckets))}, count(m{index})])"
         for index in numbers
