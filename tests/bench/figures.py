@@ -46,7 +46,8 @@ async def measure(names: list[str], lab: Lab) -> list[Figure]:
     """The figures of these names."""
     figures = []
     for name in names:
-        figures.append(await MEASUREMENTS[name](lab))
+        measured = await MEASUREMENTS[name](lab)
+        figures += measured if isinstance(measured, list) else [measured]
         say(" | ".join(figures[-1].row))
     return figures
 

@@ -50,10 +50,10 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def start(self, name: str, *arguments: str) -> Stack:
+    def start(self, name: str, *arguments: str, **environment: str) -> Stack:
         """A stack of its own."""
         say(f"Starting a stack for {name} ...")
-        stack = Stack(self.folder / name, ENVIRONMENT, arguments)
+        stack = Stack(self.folder / name, ENVIRONMENT | environment, arguments)
         self._running.callback(_stop, stack)
         return stack.start()
 
@@ -61,6 +61,11 @@ class Lab:
     def stack(self) -> Stack:
         """The one for everything that wants an empty table."""
         return self.start("load")
+
+    @cached_property
+    def unanswered(self) -> Stack:
+        """One without an analyst: nobody exports what is stored there."""
+        return self.start("unanswered", NIMBUS_ANALYST="false")
 
     async def copies(self) -> CopyReference:
         """COPY into a database of its own on the same server."""

@@ -1,5 +1,6 @@
 """What is measured for each figure."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import uuid4
@@ -7,16 +8,18 @@ from uuid import uuid4
 import psutil
 from conftest import Stack
 from deliveries import delay_of_many, delay_of_one, delay_of_ten_projects, delivery_rate
+from exports import export_rate
 from goals import P50, P99, RATE, Figure, compare
 from history import import_rate
 from lab import Lab, Turn, new_target, say, settle
+from questions import fresh_latency, funnels, question_latencies
 from subscribers import open_streams, stuck_streams, subscription
 
 from nimbus_server.bench.calls import grpc_ingest, rest_ingest
 from nimbus_server.bench.events import Requests, as_json, as_proto
 from nimbus_server.bench.load import FailedError, Result, Send, drive
 from nimbus_server.bench.scenarios import hourly_counts
-from nimbus_server.bench.target import Target
+from nimbus_server.bench.target import Target, open_channel
 
 Sends = AbstractAsyncContextManager[list[Send]]
 IDLE, STUCK = 1000, 10
@@ -200,7 +203,43 @@ async def memory(lab: Lab) -> Figure:
     return figure
 
 
-MEASUREMENTS: dict[str, Callable[[Lab], Awaitable[Figure]]] = {
+def beside_analyst(lab: Lab, sends_to: Callable[[Target], Sends]) -> tuple[Turn, Turn]:
+    """Turns on a stack without an analyst, and on one whose analyst exports and has one question at a time."""
+
+    async def without() -> Result:
+        settle(lab.unanswered, emptied=True)
+        async with sends_to(new_target(lab.unanswered)) as sends:
+            return await drive(sends, seconds)
+
+    async def beside() -> Result:
+        settle(lab.stack, emptied=True)
+        target = new_target(lab.stack)
+        async with sends_to(target) as sends, open_channel(target.grpc_target) as channel:
+            asking = asyncio.create_task(drive([funnels(channel, target)], seconds))
+            result = await drive(sends, seconds)
+            asked = await asking
+        say(f"questions meanwhile: {len(asked.latencies)}, {P50.text([asked])}, failed: {dict(asked.errors)}")
+        return result
+
+    seconds = max(BESIDE_SECONDS, lab.effort.seconds)
+    return without, beside
+
+
+async def rate_beside_analyst(lab: Lab) -> Figure:
+    name = "ingest, gRPC, 1,000 a request, while segments are exported and one question runs at a time"
+    figure = compare(name, RATE, "without", *await lab.alternate(name, *beside_analyst(lab, grpc_batches)))
+    figure.expect("≥ 0.8", figure.ratio >= 0.8)
+    return figure
+
+
+async def latency_beside_analyst(lab: Lab) -> Figure:
+    name = "ingest, REST, 1 event a request, while segments are exported and one question runs at a time"
+    figure = compare(name, P99, "without", *await lab.alternate(name, *beside_analyst(lab, rest_single)))
+    figure.expect("≤ 1.5", figure.ratio <= 1.5)
+    return figure
+
+
+MEASUREMENTS: dict[str, Callable[[Lab], Awaitable[Figure | list[Figure]]]] = {
     "grpc": grpc_rate,
     "rest": rest_rate,
     "single": single_rate,
@@ -214,4 +253,9 @@ MEASUREMENTS: dict[str, Callable[[Lab], Awaitable[Figure]]] = {
     "delay": delay_of_one,
     "delay1000": delay_of_many,
     "delay10x100": delay_of_ten_projects,
+    "questions": question_latencies,
+    "fresh": fresh_latency,
+    "export": export_rate,
+    "beside-analyst": rate_beside_analyst,
+    "single-beside-analyst": latency_beside_analyst,
 }

@@ -9,9 +9,13 @@ of (uid, ts, seq), as those of the exporter. The JSON of the events is left out:
 """
 
 import argparse
+from datetime import UTC
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
+
+from nimbus_server.segments.manifest import Segment
 
 PEOPLE = 200_000
 START_SECONDS = 1_761_955_200  # 2025-11-01
@@ -21,6 +25,10 @@ NAMES = [
     *("page_view", "search", "view_item", "add_to_cart", "begin_checkout", "purchase", "login", "signup", "logout"),
     *("share", "comment", "like", "upload", "download", "invite", "subscribe", "cancel", "refund", "contact", "error"),
 ]
+
+# The kinds of the values of its properties.
+KINDS = dict.fromkeys(["country", "plan", "device", "browser", "path", "campaign"], "s")
+KINDS |= dict.fromkeys(["amount", "items", "duration_ms"], "n") | {"logged_in": "b"}
 
 # Random bits come from MD5: DuckDB's own hash() and random() may change from version to version. `bits(n, from, width)`
 # cuts a number out of a hash.
@@ -68,17 +76,32 @@ COPY (
 """
 
 
-def write_people_log(folder: Path, events: int) -> None:
-    """Write the files into the folder, which is made where it is missing."""
+def write_people_log(folder: Path, events: int, days: int = DAYS) -> list[Path]:
+    """Write the files, of a million positions each, into the folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         connection.execute(_MACROS)
         connection.execute(
-            _EVENTS.format(events=events, people=PEOPLE, start=START_SECONDS, seconds=DAYS * 86_400 - 400)
+            _EVENTS.format(events=events, people=PEOPLE, start=START_SECONDS, seconds=days * 86_400 - 400)
         )
+        paths = []
         for number, after in enumerate(range(0, events, FILE_EVENTS)):
-            path = folder / f"{number:04}.parquet"
-            connection.execute(_FILE.format(names=NAMES, after=after, rows=FILE_EVENTS, path=path))
+            paths.append(folder / f"{number:04}.parquet")
+            connection.execute(_FILE.format(names=NAMES, after=after, rows=FILE_EVENTS, path=paths[-1]))
+    return paths
+
+
+def segment_of(path: Path) -> Segment:
+    """What a manifest says of a file, which is to be named after the segment."""
+    with duckdb.connect() as connection:
+        facts = connection.execute(
+            f"SELECT min(seq), max(seq), min(ts), max(ts), count(*) FROM read_parquet('{path}')"
+        ).fetchone()
+    assert facts
+    first, last, ts_min, ts_max, rows = facts
+    columns = {f"props.{name}": kind for name, kind in KINDS.items()}
+    times = (ts_min.replace(tzinfo=UTC), ts_max.replace(tzinfo=UTC))
+    return Segment(uuid4(), first, last, *times, rows, path.stat().st_size, columns)
 
 
 def source_sql(folder: Path, start: int, end: int) -> str:
@@ -94,9 +117,7 @@ WHERE ts >= make_timestamp({start}) AND ts < make_timestamp({end})"""
 
 def _absent() -> list[tuple[str, str, str]]:
     kinds = {"s": "VARCHAR", "n": "DOUBLE", "b": "BOOLEAN", "j": "VARCHAR"}
-    present = dict.fromkeys(["country", "plan", "device", "browser", "path", "campaign"], "s")
-    present |= dict.fromkeys(["amount", "items", "duration_ms"], "n") | {"logged_in": "b"}
-    return [(name, letter, kind) for name, has in present.items() for letter, kind in kinds.items() if letter != has]
+    return [(name, letter, kind) for name, has in KINDS.items() for letter, kind in kinds.items() if letter != has]
 
 
 if __name__ == "__main__":

@@ -52,10 +52,14 @@ SELECT DISTINCT uid FROM edges JOIN ranked USING (step, source, target) WHERE st
 def _paths(plan: Plan) -> str:
     """`paths`: a row for each anchor, with its person and the nodes n0 (its own) to n<steps> of its path.
 
+    `near` has a number for each person and each stretch of time that an anchor reaches into; two pairs with the same
+    number only let more events in. What lies in none is of no path, and windows over every event are what costs.
+
     Time runs with the path: paths backwards have their times negated. An event that the path may take has `node`. It
     takes those that are `fresh`. `reach` is the last moment of the anchor's session.
     """
-    sign = "-" if plan.backwards else ""
+    sign, other = ("-", -1) if plan.backwards else ("", 1)
+    is_anchor = f"{plan.anchor.predicate} AND t >= {plan.range.start} AND t < {plan.range.end}"
     window = "OVER (PARTITION BY uid ORDER BY t, seq)"
     fresh = f"node IS DISTINCT FROM lag(node IGNORE NULLS) {window}" if plan.collapse_repeats else "TRUE"
     last = f"coalesce(lead(t) {window} - t > {SESSION_GAP}, TRUE)" if plan.within is None else "FALSE"
@@ -70,11 +74,13 @@ def _paths(plan: Plan) -> str:
         reach = f"least({reach}, first_value(last_t IGNORE NULLS) {rest})"
     nodes = ", ".join(f"CASE WHEN t{step} <= reach THEN node{step} END AS n{step}" for step in _steps(plan))
     return f"""
-events AS (
-    SELECT uid, {sign}t AS t, {sign}seq AS seq,
-        {plan.anchor.predicate} AND t >= {plan.range.start} AND t < {plan.range.end} AS is_anchor,
+near AS MATERIALIZED (
+    SELECT DISTINCT xor(uid, t // {plan.reach} + other) AS near FROM src, (VALUES (0), ({other})) AS stretch(other)
+    WHERE uid IS NOT NULL AND {is_anchor}
+), events AS (
+    SELECT uid, {sign}t AS t, {sign}seq AS seq, {is_anchor} AS is_anchor,
         CASE WHEN {plan.anchor.predicate} OR {plan.nodes.predicate} THEN {plan.node.text()} END AS node
-    FROM src WHERE uid IS NOT NULL
+    FROM src WHERE uid IS NOT NULL AND xor(uid, t // {plan.reach}) IN (SELECT near FROM near)
 ), marked AS (
     SELECT *, {fresh} AS fresh, {last} AS last FROM events
 ), followed AS (

@@ -21,6 +21,8 @@ from nimbus_server.analyses.trend.plan import ADDITIVE, NUMERIC, PERCENTILES, Pe
 from nimbus_server.clock import DAY, MINUTE
 
 SESSION_GAP = 30 * MINUTE
+# Buckets that are marked in one number of 64 bits.
+_MARKS = 62
 
 # The columns of measures of a number: what each is of the values, and what makes one of several.
 _AGGREGATES: dict[int, dict[str, str]] = {
@@ -29,6 +31,8 @@ _AGGREGATES: dict[int, dict[str, str]] = {
     TrendMeasure.TREND_MEASURE_MINIMUM: {"min": "min"},
     TrendMeasure.TREND_MEASURE_MAXIMUM: {"max": "max"},
 }
+
+_PEOPLE = TrendMeasure.TREND_MEASURE_PEOPLE
 
 # A combination of values of the breakdowns, None for a missing one.
 Values = tuple[str | None, ...]
@@ -75,12 +79,34 @@ def cells_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
 WITH slots AS (SELECT g, t // {slot} AS slot{_parts(columns)} FROM ({events}) GROUP BY g, slot)
 SELECT g, b{_merged(columns)} FROM (SELECT *, {bucket} AS b FROM slots) GROUP BY GROUPING SETS ((g, b), (g))"""
     bucket = period.buckets.index("t")
+    if len(period.buckets.starts) <= _MARKS and all(one.measure == _PEOPLE for one in plan.series):
+        return _people_sql(plan, events, bucket, len(period.buckets.starts))
     return f"""
 SELECT g, b{whole} FROM (SELECT *, {bucket} AS b FROM ({events})) GROUP BY GROUPING SETS ((g, b), (g))"""
 
 
+def _people_sql(plan: Plan, events: str, bucket: str, buckets: int) -> str:
+    """The cells of series of people: each person's buckets are bits of a number. It is half the price of DISTINCT."""
+    numbers = range(len(plan.series))
+    marks = ", ".join(
+        f"bit_or(1::BIGINT << {bucket}::INTEGER) FILTER (WHERE p{index}) AS m{index}" for index in numbers
+    )
+    counts = ", ".join(
+        f"unnest([{', '.join(f'sum((m{index} >> {b}) & 1)' for b in range(buckets))}, count(m{index})])"
+        for index in numbers
+    )
+    return f"""
+WITH person AS (SELECT g, uid, {marks} FROM ({events}) GROUP BY g, uid)
+SELECT g, unnest([{", ".join(map(str, range(buckets)))}, NULL]), {counts} FROM (
+    SELECT g, {", ".join(f"CASE WHEN uid IS NOT NULL THEN m{index} END AS m{index}" for index in numbers)} FROM person
+) GROUP BY g"""
+
+
 def sessions_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
-    """The cells of the series of sessions: rows of `g, b`, the number of the series, and the number of sessions."""
+    """The cells of the series of sessions: rows of `g, b`, the number of the series, and the number of sessions.
+
+    An event that is of no other series and combination than the one before it, in the same session, changes nothing.
+    """
     numbers = [index for index, one in enumerate(plan.series) if one.is_of_sessions]
     events = _ranked(plan, _events(plan, period, only_people=True, of_any_series=True), top)
     flags = [f"p{index}" for index in numbers]
@@ -89,12 +115,15 @@ def sessions_sql(plan: Plan, period: Period, top: Sequence[Values]) -> str:
     bucket, groups = "NULL", "g, b, series"
     if period.buckets:
         bucket, groups = period.buckets.index("first"), "GROUPING SETS ((g, b, series), (g, series))"
+    window = "OVER (PARTITION BY uid ORDER BY t)"
+    same = " AND ".join(f"lag({column}) {window} = {column}" for column in ("g", *flags))
     return f"""
 WITH gap AS (
-    SELECT g, uid, t, {", ".join(flags)}, t - lag(t) OVER (PARTITION BY uid ORDER BY t) > {SESSION_GAP} AS is_first
+    SELECT g, uid, t, {", ".join(flags)}, t - lag(t) {window} > {SESSION_GAP} AS is_first, {same} AS is_same
     FROM ({events})
 ), numbered AS (
-    SELECT *, count(*) FILTER (WHERE is_first) OVER (PARTITION BY uid ORDER BY t) AS number FROM gap
+    SELECT *, count(*) FILTER (WHERE is_first) {window} AS number FROM gap
+    WHERE coalesce(is_first OR NOT is_same, TRUE)
 ), session AS MATERIALIZED (
     SELECT g, {firsts} FROM numbered WHERE {" OR ".join(flags)} GROUP BY g, uid, number
 )
