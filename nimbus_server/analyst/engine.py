@@ -25,6 +25,7 @@ from nimbus_server.errors import (
     analyst_unavailable,
     field_error,
     question_too_large,
+    segment_missing,
     storage_unavailable,
 )
 
@@ -90,8 +91,16 @@ async def _stop(run: _Run, running: "asyncio.Future[bytes]") -> None:
             os._exit(1)
         # In a thread: to cancel a query, PostgreSQL is called.
         stopping = asyncio.ensure_future(asyncio.to_thread(run.stop))
-        await asyncio.wait((running, stopping), timeout=STOP_SECONDS_MAX)
+        await asyncio.wait((running, stopping), timeout=STOP_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({running}, timeout=STOP_SECONDS)
+
+
+async def _to_its_end(task: "asyncio.Future[None]") -> None:
+    """Wait for a task, however often the caller is cancelled meanwhile: its deadline and its client may both do so."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
 
 
 class Engine:
@@ -118,7 +127,7 @@ class Engine:
         `heard` is told each statement before it runs, in another thread.
 
         Raises NimbusError with QUESTION_TOO_LARGE, FIELD_INVALID (a regular expression),
-        STORAGE_UNAVAILABLE, ANALYST_UNAVAILABLE and what the question does.
+        STORAGE_UNAVAILABLE, ANALYST_UNAVAILABLE (a file of a segment that is missing, too) and what the question does.
         """
         run = _Run(self._connection, heard)
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, run, question, scan, as_of)
@@ -127,7 +136,7 @@ class Engine:
             return await asyncio.shield(running)
         finally:
             if not running.done():
-                await _stop(run, running)
+                await _to_its_end(asyncio.ensure_future(_stop(run, running)))
 
     def close(self) -> None:
         """Close everything; nothing runs any more."""
@@ -174,6 +183,11 @@ class Engine:
         except (duckdb.FatalException, duckdb.InternalException) as error:
             self._renew(run, error)
             raise analyst_unavailable() from None
+        except duckdb.IOException:
+            if not (missing := scan.missing_file()):
+                raise
+            log.error("a segment is missing", path=str(missing))  # noqa: TRY400 - the path says it all
+            raise segment_missing() from None
         except duckdb.InvalidInputException as error:
             if not (said := BAD_REGEX.match(str(error))):
                 raise
