@@ -114,7 +114,9 @@ async def test_a_file_that_cannot_be_read_keeps_no_other_project_from_being_comp
         for project in (broken, other):
             await exporter.export(project)
     for segment in (await store.snapshot(broken)).segments:
-        segment_path(folder, broken, segment.id).write_bytes(b"no Parquet at all")
+        path = segment_path(folder, broken, segment.id)
+        path.unlink()
+        path.mkdir()
     async with running(database, settings):
         await reached(store, other, lambda snapshot: len(snapshot.segments) < 8)
     assert len((await store.snapshot(broken)).segments) == 9
