@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import structlog
 from nimbus_server.analyses.question import AsOf, Question
 from nimbus_server.analyst.memory import Budget
 from nimbus_server.analyst.scan import ROWS, Scan
+from nimbus_server.analyst.spill import Spill
 from nimbus_server.analyst.tail import Error as TailError
 from nimbus_server.analyst.tail import Rows, Tail
 from nimbus_server.errors import (
@@ -106,12 +106,13 @@ async def _to_its_end(task: "asyncio.Future[None]") -> None:
 class Engine:
     """One DuckDB for the process, which can reach no files but those below `folder` and `spill`.
 
-    `folder` has the segments. `spill` is for what does not fit into memory; all that is in it is deleted first.
+    `folder` has the segments. `spill` is for what does not fit into memory; several processes may share it.
+    Raises OSError where it can't be written.
     """
 
     def __init__(self, conninfo: str, folder: Path, spill: Path, budget: Budget, running_max: int) -> None:
         self._folder = folder
-        self._spill = spill
+        self._spill = Spill(spill)
         self._budget = budget
         self._tail = Tail(conninfo)
         self._threads = ThreadPoolExecutor(running_max, thread_name_prefix="question")
@@ -143,14 +144,13 @@ class Engine:
         self._threads.shutdown()
         self._tail.close()
         self._connection.close()
+        self._spill.close()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """A new DuckDB, as nothing can change it any more."""
         self._connections += 1
-        if self._connections == 1:
-            shutil.rmtree(self._spill, ignore_errors=True)
-        spill = self._spill / str(self._connections)
-        spill.mkdir(mode=0o700, parents=True)
+        spill = self._spill.path / str(self._connections)
+        spill.mkdir(mode=0o700)
         connection = duckdb.connect(
             config={
                 "threads": self._budget.threads,
@@ -163,7 +163,7 @@ class Engine:
             }
         )
         for name, value in (
-            ("allowed_directories", [str(self._folder), str(self._spill)]),
+            ("allowed_directories", [str(self._folder), str(self._spill.path)]),
             ("enable_external_access", False),
             ("lock_configuration", True),
         ):

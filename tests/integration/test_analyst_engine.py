@@ -16,6 +16,7 @@ from nimbus_server.analyses.question import Ask, AsOf, Needs
 from nimbus_server.analyst.engine import Engine
 from nimbus_server.analyst.memory import Budget
 from nimbus_server.analyst.scan import Scan
+from nimbus_server.analyst.spill import Spill
 from nimbus_server.analyst.tail import IDLE_MAX, Tail
 from nimbus_server.errors import NimbusError, Reason
 from nimbus_server.postgres.session import plain_conninfo
@@ -92,3 +93,18 @@ def test_few_connections_are_kept_however_many_new_ones_were_asked_for(dsn: str)
         assert 0 < count <= IDLE_MAX
     finally:
         tail.close()
+
+
+def test_processes_that_share_a_folder_leave_each_others_spilled_data_alone(tmp_path: Path) -> None:
+    first = Spill(tmp_path)
+    (first.path / "data").write_bytes(b"spilled")
+    left = tmp_path / "left by one that was killed"
+    left.mkdir()
+    second = Spill(tmp_path)
+    assert first.path != second.path
+    assert (first.path / "data").read_bytes() == b"spilled"
+    assert not left.exists()
+    first.close()
+    assert second.path.exists()
+    assert not first.path.exists()
+    second.close()
