@@ -13,6 +13,8 @@ PARAMETERS = {
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
     "default_transaction_read_only": "on",
+    # As long as a question may take.
+    "statement_timeout": "120s",
     "lock_timeout": "5s",
     # By index: until a project is in its statistics, PostgreSQL takes it for nearly empty and would read all of it.
     "enable_sort": "off",

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import duckdb
 import psycopg
 import pytest
 from google.protobuf.message import Message
+from psycopg.conninfo import make_conninfo
 
 from nimbus.v1.catalog_pb2 import ListEventNamesResponse
 from nimbus_server.analyses.question import Ask, AsOf, Needs
@@ -93,6 +95,16 @@ def test_few_connections_are_kept_however_many_new_ones_were_asked_for(dsn: str)
         assert 0 < count <= IDLE_MAX
     finally:
         tail.close()
+
+
+def test_what_a_role_sets_ends_no_query_for_questions(dsn: str) -> None:
+    tail = Tail(make_conninfo(plain_conninfo(dsn, "tail"), options="-c statement_timeout=1000"))
+    try:
+        with tail.rows("SELECT current_setting('statement_timeout') AS timeout", fresh=False) as rows:
+            found = duckdb.connect().register("settings", rows).execute("SELECT timeout FROM settings").fetchall()
+    finally:
+        tail.close()
+    assert found == [("2min",)]
 
 
 def test_processes_that_share_a_folder_leave_each_others_spilled_data_alone(tmp_path: Path) -> None:
