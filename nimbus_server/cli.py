@@ -120,8 +120,8 @@ def analyst(
     One process a host. It reads the database of NIMBUS_DATABASE_URL, keeps
     the log as Parquet files (see `nimbus segments`), and gives way to other
     processes (nice 10). Questions have the memory of NIMBUS_ANALYST_MEMORY
-    together, and four times as much disk in segments/tmp, which is emptied
-    when the process starts.
+    together, and four times as much disk in segments/tmp, where it deletes
+    what processes that were killed have left when it starts.
     """
     from nimbus_server.analyst import app as process
     from nimbus_server.telemetry import logs

@@ -139,6 +139,15 @@ def analyst_unavailable() -> NimbusError:
     )
 
 
+def segment_missing() -> NimbusError:
+    """The manifest names a file that is not in the folder of the analyst: the folder was lost, or is another one."""
+    return NimbusError(
+        Reason.ANALYST_UNAVAILABLE,
+        "A file that the answer needs is missing on the server: run `nimbus segments rebuild` there.",
+        retry_after_seconds=60.0,
+    )
+
+
 def too_many_questions() -> NimbusError:
     """As many questions run and wait as may."""
     return NimbusError(

@@ -17,6 +17,8 @@ NAME_LENGTH_MAX = 200
 LABEL_LENGTH_MAX = 200
 LEVELS_MAX = 5
 CONDITIONS_MAX = 100
+# Messages in a question, those within conditions left out. None that is valid has as many.
+PARTS_MAX = 10_000
 
 # What none of the events with a name of its own has: those are Nimbus's.
 ANY_NAME = "(NOT starts_with(name, '$'))"
@@ -52,24 +54,29 @@ def read_selector(field: str, selector: EventSelector) -> Selector:
 
 
 def check_conditions(field: str, message: Message) -> None:
-    """Raise NimbusError with FIELD_TOO_LONG where a question, or a part of it, has too many conditions."""
-    for count, _ in enumerate(_conditions(message), start=1):
-        if count > CONDITIONS_MAX:
+    """Raise NimbusError with FIELD_TOO_LONG where a question, or a part of it, has too many conditions or parts."""
+    conditions = 0
+    for count, part in enumerate(_parts(message), start=1):
+        conditions += isinstance(part, Condition)
+        if conditions > CONDITIONS_MAX:
             raise field_error(
                 Reason.FIELD_TOO_LONG,
                 field,
                 f"{field} has too many conditions: a question has at most {CONDITIONS_MAX}.",
             )
+        if count > PARTS_MAX:
+            raise field_error(Reason.FIELD_TOO_LONG, field, f"{field} has too many parts.")
 
 
-def _conditions(message: Message) -> Iterator[Condition]:
+def _parts(message: Message) -> Iterator[Message]:
+    """The messages that a message is made of; conditions are not taken apart."""
+    yield message
     if isinstance(message, Condition):
-        yield message
         return
     for field, value in message.ListFields():
         if field.message_type is not None:
             for inner in value if field.is_repeated else (value,):
-                yield from _conditions(inner)
+                yield from _parts(inner)
 
 
 def _filter(field: str, given: Filter, properties: set[Property], levels: int) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import structlog
 from nimbus_server.analyses.question import AsOf, Question
 from nimbus_server.analyst.memory import Budget
 from nimbus_server.analyst.scan import ROWS, Scan
+from nimbus_server.analyst.spill import Spill
 from nimbus_server.analyst.tail import Error as TailError
 from nimbus_server.analyst.tail import Rows, Tail
 from nimbus_server.errors import (
@@ -25,6 +25,7 @@ from nimbus_server.errors import (
     analyst_unavailable,
     field_error,
     question_too_large,
+    segment_missing,
     storage_unavailable,
 )
 
@@ -90,19 +91,28 @@ async def _stop(run: _Run, running: "asyncio.Future[bytes]") -> None:
             os._exit(1)
         # In a thread: to cancel a query, PostgreSQL is called.
         stopping = asyncio.ensure_future(asyncio.to_thread(run.stop))
-        await asyncio.wait((running, stopping), timeout=STOP_SECONDS_MAX)
+        await asyncio.wait((running, stopping), timeout=STOP_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({running}, timeout=STOP_SECONDS)
+
+
+async def _to_its_end(task: "asyncio.Future[None]") -> None:
+    """Wait for a task, however often the caller is cancelled meanwhile: its deadline and its client may both do so."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
 
 
 class Engine:
     """One DuckDB for the process, which can reach no files but those below `folder` and `spill`.
 
-    `folder` has the segments. `spill` is for what does not fit into memory; all that is in it is deleted first.
+    `folder` has the segments. `spill` is for what does not fit into memory; several processes may share it.
+    Raises OSError where it can't be written.
     """
 
     def __init__(self, conninfo: str, folder: Path, spill: Path, budget: Budget, running_max: int) -> None:
         self._folder = folder
-        self._spill = spill
+        self._spill = Spill(spill)
         self._budget = budget
         self._tail = Tail(conninfo)
         self._threads = ThreadPoolExecutor(running_max, thread_name_prefix="question")
@@ -118,7 +128,7 @@ class Engine:
         `heard` is told each statement before it runs, in another thread.
 
         Raises NimbusError with QUESTION_TOO_LARGE, FIELD_INVALID (a regular expression),
-        STORAGE_UNAVAILABLE, ANALYST_UNAVAILABLE and what the question does.
+        STORAGE_UNAVAILABLE, ANALYST_UNAVAILABLE (a file of a segment that is missing, too) and what the question does.
         """
         run = _Run(self._connection, heard)
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, run, question, scan, as_of)
@@ -127,21 +137,20 @@ class Engine:
             return await asyncio.shield(running)
         finally:
             if not running.done():
-                await _stop(run, running)
+                await _to_its_end(asyncio.ensure_future(_stop(run, running)))
 
     def close(self) -> None:
         """Close everything; nothing runs any more."""
         self._threads.shutdown()
         self._tail.close()
         self._connection.close()
+        self._spill.close()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """A new DuckDB, as nothing can change it any more."""
         self._connections += 1
-        if self._connections == 1:
-            shutil.rmtree(self._spill, ignore_errors=True)
-        spill = self._spill / str(self._connections)
-        spill.mkdir(mode=0o700, parents=True)
+        spill = self._spill.path / str(self._connections)
+        spill.mkdir(mode=0o700)
         connection = duckdb.connect(
             config={
                 "threads": self._budget.threads,
@@ -154,7 +163,7 @@ class Engine:
             }
         )
         for name, value in (
-            ("allowed_directories", [str(self._folder), str(self._spill)]),
+            ("allowed_directories", [str(self._folder), str(self._spill.path)]),
             ("enable_external_access", False),
             ("lock_configuration", True),
         ):
@@ -174,6 +183,11 @@ class Engine:
         except (duckdb.FatalException, duckdb.InternalException) as error:
             self._renew(run, error)
             raise analyst_unavailable() from None
+        except duckdb.IOException:
+            if not (missing := scan.missing_file()):
+                raise
+            log.error("a segment is missing", path=str(missing))  # noqa: TRY400 - the path says it all
+            raise segment_missing() from None
         except duckdb.InvalidInputException as error:
             if not (said := BAD_REGEX.match(str(error))):
                 raise

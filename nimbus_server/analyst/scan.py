@@ -81,6 +81,11 @@ class Scan:
         parts = [self._tail(), *(self._segments(files, dict(kinds)) for kinds, files in self._groups().items())]
         return "CREATE TEMP VIEW src AS\n" + "\nUNION ALL\n".join(parts)
 
+    def missing_file(self) -> Path | None:
+        """A file that the manifest names and that is not there, if there is one."""
+        paths = (segment_path(self.folder, self.project_id, segment.id) for segment in self.snapshot.segments)
+        return next((path for path in paths if not path.exists()), None)
+
     @property
     def _behind(self) -> str:
         first, last = self.snapshot.exported, self.snapshot.log_end

@@ -13,12 +13,17 @@ PARAMETERS = {
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
     "default_transaction_read_only": "on",
+    # As long as a question may take.
+    "statement_timeout": "120s",
     "lock_timeout": "5s",
     # By index: until a project is in its statistics, PostgreSQL takes it for nearly empty and would read all of it.
     "enable_sort": "off",
     "enable_incremental_sort": "off",
     "enable_bitmapscan": "off",
 }
+
+# Connections that wait for the next query: about as many as questions run.
+IDLE_MAX = 4
 
 __all__ = ["Error", "Rows", "Tail"]
 
@@ -61,6 +66,7 @@ class Tail:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._idle: list[tuple[AdbcDatabase, AdbcConnection]] = []
+        self._lock = threading.Lock()
 
     @contextmanager
     def rows(self, query: str, *, fresh: bool) -> Iterator[Rows]:
@@ -68,7 +74,9 @@ class Tail:
 
         One that was idle may have died without a word: `fresh` asks for a new one. Raises Error.
         """
-        database, connection = self._idle.pop() if self._idle and not fresh else self._connect()
+        with self._lock:
+            idle = self._idle.pop() if self._idle and not fresh else None
+        database, connection = idle or self._connect()
         try:
             rows = Rows(connection, query)
             try:
@@ -78,7 +86,12 @@ class Tail:
         except BaseException:
             _close(database, connection)
             raise
-        self._idle.append((database, connection))
+        with self._lock:
+            is_kept = len(self._idle) < IDLE_MAX
+            if is_kept:
+                self._idle.append((database, connection))
+        if not is_kept:
+            _close(database, connection)
 
     def close(self) -> None:
         """Close the connections that are not in use."""

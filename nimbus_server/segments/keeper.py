@@ -113,15 +113,20 @@ class Keeper:
         return await self._each(several, self._compactor.compact) > 0
 
     async def _each(self, project_ids: Iterable[UUID], work: Callable[[UUID], Awaitable[int]]) -> int:
-        """The sum of what the work returns: what is wrong with one project must not stop the others."""
-        done = 0
+        """The sum of what the work returns: what is wrong with one project must not stop the others.
+
+        Raises the first NimbusError, StaleError or StorageError, after the others had their turn.
+        """
+        done, failed = 0, None
         for project_id in project_ids:
             try:
                 done += await work(project_id)
-            except (NimbusError, StaleError, StorageError):
-                raise
+            except (NimbusError, StaleError, StorageError) as error:
+                failed = failed or error
             except Exception:
                 log.exception("upkeep of segments failed", project_id=str(project_id))
+        if failed:
+            raise failed
         return done
 
     async def _forever(self, step: Callable[[], Awaitable[bool]], idle_seconds: float) -> None:

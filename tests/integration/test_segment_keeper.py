@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from segment_files import Event, file_rows, log_rows, put
+from segment_files import Event, exporter_of, file_rows, log_rows, put
 from storage import new_project, opened
 from structlog.testing import capture_logs
 
@@ -16,7 +16,7 @@ from nimbus_server.postgres.database import Database
 from nimbus_server.postgres.partitions import Partitions
 from nimbus_server.segments import disk, keeper
 from nimbus_server.segments.keeper import ANY_SECONDS, EXPORT_AT_ONCE, EXPORT_SOON, SOON_SECONDS, Cadence, Keeper
-from nimbus_server.segments.manifest import Snapshot, segments_folder
+from nimbus_server.segments.manifest import Snapshot, segment_path, segments_folder
 from nimbus_server.segments.store import SegmentStore
 from nimbus_server.settings import Settings, load
 
@@ -99,6 +99,27 @@ async def test_logs_are_exported_and_compacted_as_they_grow(database: Database, 
             snapshot = await reached(store, project, lambda snapshot: len(snapshot.segments) < 8)
             rows = file_rows(segments_folder(settings.data_dir), project, snapshot.segments)
             assert rows == await log_rows(database, project)
+
+
+async def test_a_file_that_cannot_be_read_keeps_no_other_project_from_being_compacted(
+    database: Database, settings: Settings, dsn: str
+) -> None:
+    store, (broken, other) = SegmentStore(database), [await new_project(database) for _ in range(2)]
+    folder = segments_folder(settings.data_dir)
+    exporter = exporter_of(dsn, database, folder)
+    for n in range(9):
+        # The longer log has its turn first.
+        await put(database, broken, [Event({"n": n})] * 2)
+        await put(database, other, [Event({"n": n})])
+        for project in (broken, other):
+            await exporter.export(project)
+    for segment in (await store.snapshot(broken)).segments:
+        path = segment_path(folder, broken, segment.id)
+        path.unlink()
+        path.mkdir()
+    async with running(database, settings):
+        await reached(store, other, lambda snapshot: len(snapshot.segments) < 8)
+    assert len((await store.snapshot(broken)).segments) == 9
 
 
 async def test_a_full_disk_is_said_once_and_exports_go_on_when_there_is_room(

@@ -10,6 +10,7 @@ from oracle.random_events import PATHS
 
 from nimbus.v1.funnel_pb2 import QueryFunnelRequest
 from nimbus.v1.question_pb2 import Condition, EventSelector, Filter
+from nimbus.v1.trend_pb2 import QueryTrendRequest
 from nimbus_server.analyses.property import Property, property_field
 from nimbus_server.analyses.question import Asked
 from nimbus_server.analyses.questions import read_question
@@ -61,6 +62,14 @@ def test_a_question_has_a_hundred_conditions_and_no_more() -> None:
     request = QueryFunnelRequest(steps=[{"selector": half}, {"selector": half}])
     with pytest.raises(NimbusError, check=lambda e: e.reason is Reason.FIELD_TOO_LONG):
         read_question("QueryFunnel", request, Asked(now(), "UTC"))
+
+
+def test_a_question_of_very_many_empty_filters_is_refused_before_they_are_read() -> None:
+    selector = EventSelector()
+    selector.filter.any_of.extend([Filter(any_of=[Filter()])] * 10_000)
+    with pytest.raises(NimbusError, check=lambda e: e.reason is Reason.FIELD_TOO_LONG) as failed:
+        read_question("QueryTrend", QueryTrendRequest(series=[{"selector": selector}]), Asked(now(), "UTC"))
+    assert "parts" in failed.value.message
 
 
 INVALID, REQUIRED, TOO_LONG = Reason.FIELD_INVALID, Reason.FIELD_REQUIRED, Reason.FIELD_TOO_LONG
