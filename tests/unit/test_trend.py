@@ -19,6 +19,7 @@ from nimbus.v1.people_pb2 import TrendCell
 from nimbus.v1.trend_pb2 import QueryTrendRequest, QueryTrendResponse, TrendSeries
 from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.analyses.trend.answer import Trend, read
+from nimbus_server.clock import MINUTE, micros
 from nimbus_server.errors import NimbusError, Reason
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -83,6 +84,23 @@ def test_the_people_behind_a_cell_are_those_of_its_events(
     people = [uid for (uid,) in rows]
     assert len(people) == len(set(people))
     assert set(people) == expected_people(request, ASKED.timezone, events, cell)
+
+
+def test_a_session_counts_for_each_series_and_value_that_has_an_event_in_it(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    start = datetime(2026, 11, 20, tzinfo=UTC)
+    seen = [("a", 0, 1), ("a", 10, 2), ("a", 20, 1), ("b", 30, 2), ("a", 61, 1), ("b", 91, 1)]
+    events = [
+        {"seq": seq, "t": micros(start) + minute * MINUTE, "name": name, "user_id": "ada", "props": {"n": n}}
+        for seq, (name, minute, n) in enumerate(seen, start=1)
+    ]
+    series = [{"selector": {"names": [name]}, "measure": "TREND_MEASURE_SESSIONS"} for name in ("a", "b")]
+    limits = {"start": "2026-11-20T00:00:00Z", "end": "2026-11-21T00:00:00Z"}
+    for breakdowns, totals in (([], [2, 2]), (["props.n"], [2, 1, 1, 1])):
+        fields = {"range": limits, "series": series, "breakdowns": breakdowns}
+        _, answer = ask(connection, ParseDict(fields, QueryTrendRequest()), events)
+        assert [line.total for line in answer.series] == totals
 
 
 VALID: dict[str, Any] = {"range": {"last": "7d"}, "series": [{}]}
