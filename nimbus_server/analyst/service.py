@@ -45,6 +45,7 @@ class AnalystService:
         self._projects = projects
         self._engine = engine
         self._turns = turns
+        self._waits = Turns(0)
         self._clock = clock
         for method in SERVICE.methods:
             setattr(self, method.name, partial(self._answer, method.name))
@@ -54,22 +55,29 @@ class AnalystService:
         seconds = min(SECONDS_MAX, SECONDS_MAX if call.seconds_left is None else call.seconds_left)
         until = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout_at(until), self._turns.place(project_id):
-                timezone = await self._projects.timezone(project_id)
-                question = read_question(rpc, request, Asked(self._clock(), timezone))
+            async with asyncio.timeout_at(until):
                 await self._reached(project_id, _min_position(request))
-                async with self._turns.turn(project_id):
-                    state = await self._state_of(project_id, question.needs, self._clock())
-                    return await self._engine.answer(question, *state)
+                return await self._in_turn(rpc, request, project_id)
         except TimeoutError:
             raise deadline_exceeded(seconds) from None
 
+    async def _in_turn(self, rpc: str, request: Any, project_id: UUID) -> bytes:
+        async with self._turns.place(project_id):
+            timezone = await self._projects.timezone(project_id)
+            question = read_question(rpc, request, Asked(self._clock(), timezone))
+            async with self._turns.turn(project_id):
+                state = await self._state_of(project_id, question.needs, self._clock())
+                return await self._engine.answer(question, *state)
+
     async def _reached(self, project_id: UUID, position: int) -> None:
-        """Wait until the log has reached the position."""
+        """Wait until the log has reached the position: not where questions wait, which this may hold up for long."""
+        if position <= 0:
+            return
         pause = PAUSE_SECONDS_MIN
-        while position > 0 and (await self._store.mark(project_id)).log_end < position:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, PAUSE_SECONDS_MAX)
+        async with self._waits.place(project_id):
+            while (await self._store.mark(project_id)).log_end < position:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
 
 def _min_position(request: Any) -> int:

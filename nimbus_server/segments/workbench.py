@@ -190,7 +190,7 @@ class Workbench:
     def _execute(self, query: str) -> list[tuple[Any, ...]]:
         try:
             return self._duckdb.execute(query).fetchall()
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        except duckdb.IOException as error:
             raise StorageError(str(error).strip()) from error
 
 

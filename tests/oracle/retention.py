@@ -144,7 +144,7 @@ def _value(request: QueryRetentionRequest, returns: Sequence[Event]) -> float:
         "PEOPLE": lambda: len(people),
         "EVENTS_PER_PERSON": lambda: len(returns) / len(people) if people else math.nan,
         "DISTINCT": lambda: len({text for text in map(text_of, values) if text is not None}),
-        "SUM": lambda: sum(numbers),
+        "SUM": lambda: sum(numbers) if numbers else math.nan,
         "AVERAGE": lambda: sum(numbers) / len(numbers) if numbers else math.nan,
         "MINIMUM": lambda: min(numbers, default=math.nan),
         "MAXIMUM": lambda: max(numbers, default=math.nan),

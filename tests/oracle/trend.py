@@ -185,10 +185,10 @@ def _measured(  # noqa: PLR0911 - a measure, a return
     if measure == "DISTINCT":
         return len({text_of(value) for value in found} - {None})
     numbers = sorted(number for value in found if (number := number_of(value)) is not None)
-    if measure == "SUM":
-        return math.fsum(numbers)
     if not numbers:
         return None
+    if measure == "SUM":
+        return math.fsum(numbers)
     if measure in PERCENTILES:
         place = (len(numbers) - 1) * PERCENTILES[measure] / 100
         low, high = numbers[math.floor(place)], numbers[math.ceil(place)]

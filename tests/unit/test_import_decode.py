@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +17,7 @@ from nimbus_server.ingest.event import TS_MIN, NewEvent
 
 NOW = micros(datetime(2026, 1, 1, tzinfo=UTC))
 TS = "2025-11-01T12:00:00Z"
+TOO_DEEP: list[Any] = reduce(lambda inner, _: [inner], range(20), [])
 
 
 def decode(*contents: Any, file: str = "a.jsonl", line: int = 1, ts_min: int = TS_MIN) -> Any:
@@ -88,8 +90,8 @@ def test_seconds_with_a_fraction_keep_their_microseconds(at: int) -> None:
         ({"properties": []}, "props", "FIELD_INVALID"),
         ({"properties": {}, "props": {}}, "properties", "FIELD_INVALID"),
         ({"props": [1]}, "props", "FIELD_INVALID"),
-        ({"props": {"a": [[[[[[]]]]]]}}, "props", "PROPS_TOO_DEEP"),
-        ({"props": {"a": "x" * 11_000}}, "props", "FIELD_TOO_LONG"),
+        ({"props": {"a": TOO_DEEP}}, "props", "PROPS_TOO_DEEP"),
+        ({"props": {"a": "x" * 33_000}}, "props", "FIELD_TOO_LONG"),
         ({"seq": 1}, "seq", "FIELD_UNKNOWN"),
         ({"id": ""}, "id", "FIELD_INVALID"),
         ({"id": 1.5}, "id", "FIELD_INVALID"),

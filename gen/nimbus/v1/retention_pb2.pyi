@@ -389,7 +389,7 @@ class RetentionCohort(_message.Message):
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """With `measure`, for each period the number. Where there is nothing to measure it is 0 for EVENTS, PEOPLE, SUM and
+        """With `measure`, for each period the number. Where there is nothing to measure it is 0 for EVENTS, PEOPLE and
         DISTINCT, and missing for the rest: NaN.
         """
 

@@ -413,8 +413,8 @@ class TrendPoint(_message.Message):
     TS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     value: _builtins.float
-    """The number. Where there is nothing to measure it is 0 for EVENTS, PEOPLE, SESSIONS, SUM and DISTINCT, and missing for
-    the rest. Missing too where it is beyond the range of a double.
+    """The number. Where there is nothing to measure it is 0 for EVENTS, PEOPLE, SESSIONS and DISTINCT, and missing for the
+    rest. Missing too where it is beyond the range of a double.
     """
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp:

@@ -29,7 +29,6 @@ _SQL = {**_OF_EVENTS, **_OF_NUMBERS, **_OF_TEXTS}
 _ZERO_WHERE_EMPTY = {
     TrendMeasure.TREND_MEASURE_EVENTS,
     TrendMeasure.TREND_MEASURE_PEOPLE,
-    TrendMeasure.TREND_MEASURE_SUM,
     TrendMeasure.TREND_MEASURE_DISTINCT,
 }
 

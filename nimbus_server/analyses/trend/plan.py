@@ -29,7 +29,6 @@ ZERO_WHERE_EMPTY = {
     TrendMeasure.TREND_MEASURE_EVENTS,
     TrendMeasure.TREND_MEASURE_PEOPLE,
     TrendMeasure.TREND_MEASURE_SESSIONS,
-    TrendMeasure.TREND_MEASURE_SUM,
     TrendMeasure.TREND_MEASURE_DISTINCT,
 }
 # Their value is a quotient of two numbers.
