@@ -17,6 +17,8 @@ BUCKETS_MAX = 10_000
 # Buckets of a fixed length; they begin at its whole multiples since 1970 in UTC.
 FIXED = {"1m": MINUTE, "5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE}
 WIDTHS = (*FIXED, "1d", "1w", "1mo", "1q", "1y")
+# What a question says that wants none.
+NO_BUCKETS = ("", "none")
 MONTHS = {"1mo": 1, "1q": 3, "1y": 12}
 
 # No event lies outside; rules of time zones are not looked up there.

@@ -19,6 +19,7 @@ from nimbus.v1.people_pb2 import TrendCell
 from nimbus.v1.trend_pb2 import QueryTrendRequest, QueryTrendResponse, TrendSeries
 from nimbus_server.analyses.question import Asked, AsOf
 from nimbus_server.analyses.trend.answer import Trend, read
+from nimbus_server.analyses.trend.request import read_plan
 from nimbus_server.clock import MINUTE, micros
 from nimbus_server.errors import NimbusError, Reason
 
@@ -105,6 +106,12 @@ def test_a_session_counts_for_each_series_and_value_that_has_an_event_in_it(
 
 VALID: dict[str, Any] = {"range": {"last": "7d"}, "series": [{}]}
 SUM = "TREND_MEASURE_SUM"
+
+
+def test_no_buckets_may_be_said_or_left_out() -> None:
+    asked = [read_plan(ParseDict({**VALID, **said}, QueryTrendRequest()), ASKED) for said in ({}, {"bucket": "none"})]
+    assert asked[0] == asked[1]
+    assert asked[0].period.buckets is None
 
 
 @pytest.mark.parametrize(

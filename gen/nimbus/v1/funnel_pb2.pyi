@@ -276,7 +276,7 @@ class QueryFunnelRequest(_message.Message):
     counting: Global___FunnelCounting.ValueType
     """What is counted. Default: PEOPLE."""
     bucket: _builtins.str
-    """Width of a bucket by the time of the first step, as in QueryTrendRequest: one funnel for each. Default: none."""
+    """Width of a bucket by the time of the first step, as in QueryTrendRequest: one funnel for each. Default: `none`."""
     week_start: _question_pb2.WeekStart.ValueType
     """First day of a week. Default: Monday."""
     @_builtins.property

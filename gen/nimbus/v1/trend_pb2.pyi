@@ -126,7 +126,7 @@ class QueryTrendRequest(_message.Message):
     """
     bucket: _builtins.str
     """Width of a bucket: `1m`, `5m`, `15m`, `1h`, `1d`, `1w`, `1mo`, `1q` or `1y`; at most 10,000 in the range. Buckets below
-    a day start at whole multiples of it in UTC, others at local midnight. Default: none, only totals. The answer has at
+    a day start at whole multiples of it in UTC, others at local midnight. Default: `none`, only totals. The answer has at
     most 100,000 points in all: more fail with QUESTION_TOO_LARGE.
     """
     week_start: _question_pb2.WeekStart.ValueType

@@ -22,7 +22,7 @@ from nimbus_server.analyses.property import property_field
 from nimbus_server.analyses.question import Asked
 from nimbus_server.analyses.selector import Selector, read_selector
 from nimbus_server.analyses.time_range import read_duration, read_range
-from nimbus_server.analyses.zone import Buckets, Zone
+from nimbus_server.analyses.zone import NO_BUCKETS, Buckets, Zone
 from nimbus_server.clock import DAY, SECOND, moment
 from nimbus_server.errors import NimbusError, Reason, field_error
 from nimbus_server.rpc.fields import int_field
@@ -178,7 +178,7 @@ def _attributed(breakdown: Breakdown | None) -> Mapping[str, str]:
 
 
 def _buckets(request: QueryFunnelRequest, zone: Zone, start: int, end: int, week_start: int) -> Buckets | None:
-    if not request.bucket:
+    if request.bucket in NO_BUCKETS:
         return None
     buckets = Buckets.of(zone, request.bucket, start, end, week_start)
     answered = len(buckets.starts) * len(request.steps)

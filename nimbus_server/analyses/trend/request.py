@@ -11,7 +11,7 @@ from nimbus_server.analyses.time_range import Range, read_range
 from nimbus_server.analyses.trend.comparison import read_comparison
 from nimbus_server.analyses.trend.formula import LENGTH_MAX, FormulaError, parse_formula
 from nimbus_server.analyses.trend.plan import NUMERIC, LabelledFormula, Period, Plan, Series
-from nimbus_server.analyses.zone import Buckets, Zone
+from nimbus_server.analyses.zone import NO_BUCKETS, Buckets, Zone
 from nimbus_server.clock import moment
 from nimbus_server.errors import NimbusError, Reason, field_error
 from nimbus_server.rpc.fields import int_field, text_field
@@ -48,7 +48,8 @@ def read_plan(request: QueryTrendRequest, asked: Asked) -> Plan:
     asked_range = read_range(request.range, zone, asked.now, week_start)
 
     def period(part: Range) -> Period:
-        buckets = Buckets.of(zone, request.bucket, part.start, part.end, week_start) if request.bucket else None
+        has_buckets = request.bucket not in NO_BUCKETS
+        buckets = Buckets.of(zone, request.bucket, part.start, part.end, week_start) if has_buckets else None
         return Period(part, buckets)
 
     compared = None
