@@ -91,11 +91,12 @@ class Rights:
             return
         keys = {w.caller.key_id for w in watched if isinstance(w.caller, Machine)}
         people = {(w.caller, w.subscription.project_id) for w in watched if not isinstance(w.caller, Machine)}
+        # What goes with something else is read before it: what was deleted in between is then missing from both.
         in_force = _InForce(
-            projects=await self._projects.existing({w.subscription.project_id for w in watched}),
-            keys=await self._accounts.api_keys_in_force(keys) if keys else set(),
-            sessions=await self._accounts.open_sessions({p.session_id for p, _ in people}) if people else set(),
             memberships=await self._projects.memberships({(p.user_id, of) for p, of in people}) if people else set(),
+            sessions=await self._accounts.open_sessions({p.session_id for p, _ in people}) if people else set(),
+            keys=await self._accounts.api_keys_in_force(keys) if keys else set(),
+            projects=await self._projects.existing({w.subscription.project_id for w in watched}),
         )
         for one in watched:
             if error := self._withdrawn(one, in_force):
