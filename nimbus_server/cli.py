@@ -380,14 +380,20 @@ def sql(
     The view `events` has all events up to now: those in segments and those
     that are not there yet. The SQL is DuckDB's. There is no limit to rows; a
     statement has the memory of NIMBUS_ANALYST_MEMORY, and disk beyond it.
-    Statements may also come from standard input. The database is that of
+    Statements may also come from standard input. Ctrl-C stops one. The
+    database is that of
     NIMBUS_DATABASE_URL, or else of the `nimbus up` that runs on --data-dir;
     the segments lie there too.
     """
     from nimbus_server.analyst.sql_prompt import run
 
     settings = _load(data_dir=data_dir)
-    raise typer.Exit(_run(lambda: run(settings, project, command, form)))
+    try:
+        raise typer.Exit(run(settings, project, command, form))
+    except StartupError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -1,9 +1,14 @@
 """`nimbus sql`: one project's events as the view `events`, for an operator who writes SQL."""
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import UUID
 
 import duckdb
@@ -23,6 +28,10 @@ from nimbus_server.segments.manifest import Snapshot, segment_path, segments_fol
 from nimbus_server.segments.store import SegmentStore
 from nimbus_server.settings import Settings
 
+T = TypeVar("T")
+
+ROWS_AT_A_TIME = 1000
+INTERRUPT_SECONDS = 0.05
 READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 # As a segment has them, and as the log has them; ts and received_at are in UTC in both.
 _TEXTS = "name, user_id, anonymous_id, idempotency_key"
@@ -32,6 +41,14 @@ SELECT seq, ts, received_at, {_TEXTS}, id, props::JSON AS props, context::JSON A
 FROM ({{}}) AS stored WHERE {{}}"""
 _FROM_TAIL = f"""SELECT seq, make_timestamp(epoch_us(ts)) AS ts, make_timestamp(epoch_us(received_at)) AS received_at,
 {_TEXTS}, id, props, context FROM tail"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Names and types of the columns, and the rows. To read those raises what Events.run does."""
+
+    columns: Sequence[tuple[str, str]]
+    rows: Iterator[tuple[Any, ...]]
 
 
 class Events:
@@ -45,8 +62,8 @@ class Events:
         self.position = 0
         self.connection = duckdb.connect()
 
-    def run(self, sql: str) -> list[duckdb.DuckDBPyConnection]:
-        """A cursor for each statement, one after the other, that has its rows.
+    def run(self, sql: str) -> Iterator[Result]:
+        """What each statement gives, one after the other; Ctrl-C stops it.
 
         Raises StartupError for what is not SQL, fails, or does more than read.
         """
@@ -54,23 +71,31 @@ class Events:
             statements = self.connection.extract_statements(sql)
             if any(statement.type not in READ_ONLY for statement in statements):
                 raise StartupError("Only SELECT, DESCRIBE, SUMMARIZE, SHOW and EXPLAIN: the log is not changed by SQL.")
-            return [self.connection.cursor().execute(statement) for statement in statements]
+            for statement in statements:
+                cursor = self.connection.cursor()
+                _stoppable(cursor, partial(cursor.execute, statement))
+                columns = [(str(column[0]), str(column[1])) for column in cursor.description or ()]
+                yield Result(columns, _rows(cursor))
         except duckdb.Error as error:
-            raise StartupError(str(error)) from error
+            raise StartupError(_said(error)) from error
 
-    async def refresh(self) -> None:
+    def refresh(self) -> None:
         """Read the log as it is now. Raises StartupError."""
+        snapshot = asyncio.run(self._snapshot())
+        self.connection.close()
+        self.connection = self._opened(snapshot)
+        self.position = snapshot.log_end
+
+    async def _snapshot(self) -> Snapshot:
+        await check_project(self._settings, self._project_id)
         database = Database(self._settings)
         await database.open()
         try:
-            snapshot = await SegmentStore(database).snapshot(self._project_id)
+            return await SegmentStore(database).snapshot(self._project_id)
         except NimbusError as error:
             raise StartupError(error.message) from error
         finally:
             await database.close()
-        self.connection.close()
-        self.connection = self._opened(snapshot)
-        self.position = snapshot.log_end
 
     def _opened(self, snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
         allowed = budget(self._settings.analyst_memory)
@@ -79,6 +104,7 @@ class Events:
                 "threads": allowed.threads,
                 "memory_limit": f"{allowed.memory_bytes}B",
                 "temp_directory": str(self._spill),
+                "max_temp_directory_size": f"{allowed.disk_bytes}B",
                 "autoload_known_extensions": False,
                 "autoinstall_known_extensions": False,
             }
@@ -105,34 +131,65 @@ class Events:
 
     def _read_tail(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
         dsn = self._settings.database_url.get_secret_value() if self._settings.database_url else ""
-        which = f"project_id = '{self._project_id}' AND seq > {snapshot.exported} AND seq <= {snapshot.log_end}"
+        behind = f"project_id = '{self._project_id}' AND seq > {snapshot.exported} AND seq <= {snapshot.log_end}"
         tail = Tail(plain_conninfo(dsn, "nimbus sql"))
-        try:
-            with tail.rows(f"SELECT {_FROM_LOG} FROM events WHERE {which}", fresh=True) as rows:
+
+        def scan(query: str, statement: str) -> list[tuple[int]]:
+            with tail.rows(f"SELECT {query} FROM events WHERE {behind}", fresh=True) as rows:
                 connection.register("log", rows)
-                connection.execute("CREATE TABLE tail AS SELECT * FROM log")
-                connection.unregister("log")
+                try:
+                    return connection.execute(statement).fetchall()
+                finally:
+                    connection.unregister("log")
+
+        try:
+            scan(_FROM_LOG, "CREATE TABLE tail AS SELECT * FROM log")
+            read = connection.execute("SELECT count(*) FROM tail").fetchall()
+            # A session of PostgreSQL may overlook a new partition (see partitions.py); another one tells.
+            if scan("count(*) AS rows", "SELECT rows FROM log") != read:
+                raise StartupError("The log has a new partition that PostgreSQL has not noticed yet. Try again.")
         except (TailError, duckdb.InvalidInputException) as error:
             raise StartupError(f"The database can't be reached: {error}") from error
         finally:
             tail.close()
 
 
-@asynccontextmanager
-async def open_events(settings: Settings, project_id: UUID) -> AsyncIterator[Events]:
+@contextmanager
+def open_events(settings: Settings, project_id: UUID) -> Iterator[Events]:
     """The events of a project as they are now. Raises StartupError where they can't be read."""
-    settings = with_database(settings)
-    await check_project(settings, project_id)
-    with _scratch() as spill:
-        events = Events(settings, project_id, spill)
-        await events.refresh()
+    with tempfile.TemporaryDirectory(prefix="nimbus-sql-") as spill:
+        events = Events(with_database(settings), project_id, Path(spill))
         try:
+            events.refresh()
             yield events
         finally:
             events.connection.close()
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nimbus-sql-") as folder:
-        yield Path(folder)
+def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    try:
+        while rows := _stoppable(cursor, lambda: cursor.fetchmany(ROWS_AT_A_TIME)):
+            yield from rows
+    except duckdb.Error as error:
+        raise StartupError(_said(error)) from error
+
+
+def _stoppable(cursor: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """What the work returns; KeyboardInterrupt ends it at once.
+
+    In a thread of its own: while DuckDB works in the main one, Python hears of no Ctrl-C for minutes.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(work)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            while not running.done():
+                cursor.interrupt()
+                wait([running], timeout=INTERRUPT_SECONDS)
+            raise
+
+
+def _said(error: duckdb.Error) -> str:
+    missing = isinstance(error, duckdb.IOException) and "No files found" in str(error)
+    return "Files of this state of the log are gone by now: read it anew with \\refresh." if missing else str(error)

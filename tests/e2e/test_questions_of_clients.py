@@ -4,14 +4,18 @@ import csv
 import io
 import json
 import os
+import selectors
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from asking import until_it_answers
-from conftest import ENVIRONMENT, Account, Stack, new_account
+from conftest import ENVIRONMENT, INTERRUPTIBLE, Account, Stack, new_account
+from test_supervision import wait_until
 
 from nimbus.v1.people_pb2 import FunnelCell
 from nimbus_client import AsyncNimbus, Event, Nimbus, NimbusError, condition, not_, select, series
@@ -200,3 +204,41 @@ def test_sql_reads_the_events_of_the_project_and_nothing_else(stack: Stack, aske
     status, out, err = run(stack, "sql", asked.project_id, "-c", statement)
     assert (status, out) == (1, "")
     assert err
+
+
+def test_ctrl_c_stops_a_statement_and_the_prompt_goes_on(stack: Stack, asked: Account) -> None:
+    controller, terminal = os.openpty()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("NIMBUS_")}
+    arguments = ("sql", asked.project_id, "--data-dir", str(stack.data_dir))
+    prompt = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *arguments],
+        env={**clean, **ENVIRONMENT, "TERM": "dumb"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    said, ready = "", selectors.DefaultSelector()
+    ready.register(controller, selectors.EVENT_READ)
+
+    def says(text: str) -> bool:
+        nonlocal said
+        if ready.select(0.05):
+            said += os.read(controller, 4096).decode(errors="replace")
+        return text in said
+
+    try:
+        wait_until(lambda: says("nimbus> "))
+        os.write(controller, b"SELECT count(*) FROM range(10000000) a, range(10000000) b;\n")
+        before = sum(psutil.Process(prompt.pid).cpu_times()[:2])
+        wait_until(lambda: sum(psutil.Process(prompt.pid).cpu_times()[:2]) > before + 0.3)
+        prompt.send_signal(signal.SIGINT)
+        wait_until(lambda: says("Stopped."))
+        os.write(controller, b"SELECT 40 + 2 AS sum;\n\\q\n")
+        wait_until(lambda: says("42"))
+        assert prompt.wait(SECONDS_MAX) == 0, said
+    finally:
+        prompt.kill()
+        prompt.wait()
+        os.close(controller)
