@@ -1,11 +1,10 @@
 """The `nimbus` command."""
 
-import asyncio
 import os
 import secrets as random
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -15,8 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nimbus_server import settings as settings_module
+from nimbus_server.commands import DataDir, fail, load, run
 from nimbus_server.errors import StartupError
+from nimbus_server.importer.cli import import_files
 from nimbus_server.query.cli import app as query_app
+from nimbus_server.segments.cli import app as segments_app
 from nimbus_server.settings import PREFIX, Settings
 from nimbus_server.terminal import escape_what_has_no_encoding, say, visible
 
@@ -29,16 +31,9 @@ app = typer.Typer(
 envoy_app = typer.Typer(help="The edge that serves REST.", no_args_is_help=True)
 app.add_typer(envoy_app, name="envoy")
 app.add_typer(query_app, name="query")
-segments_app = typer.Typer(
-    help="The log as Parquet files, from which the analyst answers. It can be made anew from the log at any time.",
-    no_args_is_help=True,
-)
 app.add_typer(segments_app, name="segments")
+app.command("import")(import_files)
 
-T = TypeVar("T")
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where the database, secrets and logs are kept.", show_default=".nimbus")
-]
 Bind = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 HttpPort = Annotated[
     int | None, typer.Option(help="REST, gRPC, gRPC-web and /docs; 0 for a free one.", show_default="8000")
@@ -66,7 +61,7 @@ def up(
     """Run everything on this machine: PostgreSQL, workers, an analyst and Envoy. Ctrl-C stops it."""
     from nimbus_server.local.up import up as run_stack
 
-    settings = _load(
+    settings = load(
         http_port=http_port,
         grpc_port=grpc_port,
         data_dir=data_dir,
@@ -74,7 +69,7 @@ def up(
         bind_address=bind_address,
         analyst=analyst,
     )
-    raise typer.Exit(_run(lambda: run_stack(settings)))
+    raise typer.Exit(run(lambda: run_stack(settings)))
 
 
 @app.command()
@@ -93,16 +88,16 @@ def serve(
     from nimbus_server import app as worker
     from nimbus_server.telemetry import logs
 
-    settings = _load(bind_address=bind_address, analyst_socket=analyst_socket)
+    settings = load(bind_address=bind_address, analyst_socket=analyst_socket)
     if socket is None and grpc_port is None:
-        _fail("`nimbus serve` needs --socket, --grpc-port, or both.")
+        fail("`nimbus serve` needs --socket, --grpc-port, or both.")
     logs.configure(settings)
 
     def start() -> Coroutine[Any, Any, None]:
         settings_module.require_secrets(settings)
         return worker.serve(settings, worker.Addresses(socket, websocket_socket, grpc_port))
 
-    _run(start)
+    run(start)
 
 
 @app.command()
@@ -126,11 +121,11 @@ def analyst(
     from nimbus_server.analyst import app as process
     from nimbus_server.telemetry import logs
 
-    settings = _load(data_dir=data_dir)
+    settings = load(data_dir=data_dir)
     if settings.database_url is None:
-        _fail("NIMBUS_DATABASE_URL must be set for `nimbus analyst`: it names the database that the workers use.")
+        fail("NIMBUS_DATABASE_URL must be set for `nimbus analyst`: it names the database that the workers use.")
     logs.configure(settings)
-    _run(lambda: process.serve(settings, socket))
+    run(lambda: process.serve(settings, socket))
 
 
 @app.command()
@@ -140,110 +135,16 @@ def migrate(
     """Bring the database of NIMBUS_DATABASE_URL to this version's schema."""
     from nimbus_server.postgres import migrate as migrations
 
-    settings = _load()
+    settings = load()
     if settings.database_url is None:
-        _fail("NIMBUS_DATABASE_URL must be set: it names the database to migrate.")
+        fail("NIMBUS_DATABASE_URL must be set: it names the database to migrate.")
     dsn = settings.database_url.get_secret_value()
     if status:
-        for name, applied in _run(lambda: migrations.status(dsn)):
+        for name, applied in run(lambda: migrations.status(dsn)):
             say(f"{'applied' if applied else 'MISSING'}  {name}")
         return
-    applied_now = _run(lambda: migrations.migrate(dsn))
+    applied_now = run(lambda: migrations.migrate(dsn))
     say(f"Applied {', '.join(applied_now)}." if applied_now else "Nothing to apply.")
-
-
-@app.command("import")
-def import_(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE", help="JSON Lines or CSV, gunzipped where needed: a file, a pipe, or - for standard input."
-        ),
-    ],
-    project: Annotated[UUID, typer.Option(help="Whose history it is.")],
-    form: Annotated[
-        Literal["jsonl", "csv"] | None,
-        typer.Option(
-            "--format",
-            help="jsonl or csv, whatever the names say.",
-            show_default=".jsonl, .ndjson and .json are jsonl, .csv is csv",
-        ),
-    ] = None,
-    rejected: Annotated[
-        Path | None, typer.Option(help="Where refused lines go, with reasons.", show_default="FILE.rejected.jsonl")
-    ] = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="What - or <(...) is called; once for each, in order.",
-            show_default="stdin, stdin-2, ...",
-        ),
-    ] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Import history from files and pipes, straight into the database.
-
-    That is the one of NIMBUS_DATABASE_URL, or else of the `nimbus up` that
-    runs on --data-dir. Events get positions in the order of the lines, the
-    files in the order given, at any age: only what is from before the year
-    2000, or older than NIMBUS_RETENTION_DAYS, is refused, as is what exceeds
-    the limits of POST /v1/events.
-
-    After an interruption run the same command again, with the same file
-    names: nothing is stored twice. An event is the same if its ts is the
-    same, and its idempotency_key (with name and user_id, or anonymous_id
-    where there is no user_id), or else its id (a UUID is kept, other text
-    hashed), or else its file name (without folder and .gz), line number and
-    line.
-
-    A pipe is read once, to its end. It can't be resumed in the middle: run
-    the command again with the same input from its beginning, and what is
-    there already is passed over. That goes by the same rules, so events
-    without idempotency_key and id need the same lines in the same places and
-    the same name. A named pipe has its own; -, /dev/stdin, /dev/fd/N and
-    <(...) have that of --name, which also tells the format, or else stdin,
-    the next one stdin-2, in the order given: `zcat a.jsonl.gz | nimbus import
-    - --name a.jsonl` is the same as `nimbus import a.jsonl.gz`. Give another
-    --name for other data: without idempotency_key and id, equal lines in
-    equal places of two inputs of the same name are one event. Refused lines
-    go to NAME.rejected.jsonl, in the current folder unless NAME has one. If
-    a writer dies in the middle of a line, what there is of the line is
-    refused like any bad line. Lines are stored up to 8,000 at a time: what
-    has been read of a pipe but not stored when it is stopped must be given
-    again.
-
-    JSON Lines: an object a line, with name, ts, props (or properties),
-    context, user_id, anonymous_id, idempotency_key and id.
-
-    CSV (RFC 4180): a header; the columns name, ts, user_id, anonymous_id,
-    idempotency_key, id, props and context (a JSON object each) are the same,
-    a column such as context.page.path is that place in the context, and every
-    other column is a property of that name, both as text. Empty cells are
-    left out. A row counts as the line on which it begins, and has at most
-    524,288 bytes: a larger one is refused, to the end of its last cell. A
-    quote in a cell that does not begin with one is text. No part of a cell in
-    quotes is taken for a row: where a quote is never closed, text follows the
-    quote that closes a cell, or a blank stands before the one that opens it,
-    all lines from that row to the end of the file are refused. Mend the line
-    that is named and run the same command again.
-
-    Refused lines are JSON objects: file, line (the first one), lines (how
-    many), field, reason, message and text, of which at most the first 524,288
-    bytes are kept (then text_cut is true).
-
-    ts is required: RFC 3339 (UTC if it names no offset), or unix seconds,
-    from 1e11 on milliseconds.
-
-    Exit status: 0 if all is stored, 1 if lines were refused or not all could
-    be read, 130 if it was stopped.
-    """
-    from nimbus_server.importer.command import import_files
-    from nimbus_server.importer.source import Format
-
-    settings = _load(data_dir=data_dir)
-    form_given = Format(form) if form else None
-    raise typer.Exit(_run(lambda: import_files(settings, project, files, form_given, rejected, name or ())))
 
 
 @app.command()
@@ -256,7 +157,7 @@ def config(
     if new_secrets:
         say(f"NIMBUS_JWT_SECRET={random.token_urlsafe(48)}\nNIMBUS_SECRET_KEYS={Fernet.generate_key().decode()}")
         return
-    settings = _load()
+    settings = load()
     console = Console(markup=False, emoji=False)
     table = Table("variable", "value", "from", "meaning", box=None)
     for name, field in Settings.model_fields.items():
@@ -292,10 +193,10 @@ def bench(
 
     secret = os.environ.get("NIMBUS_BENCH_SECRET")
     if (project is None) != (key_id is None) or (project is not None and not secret):
-        _fail("A project of yours takes --project, --key-id and the key's secret in NIMBUS_BENCH_SECRET, all three.")
+        fail("A project of yours takes --project, --key-id and the key's secret in NIMBUS_BENCH_SECRET, all three.")
     key = (str(project), key_id, secret) if project and key_id and secret else None
     options = Options(url, grpc_target, seconds, Load(connections, in_flight, batch), key, markdown)
-    raise typer.Exit(_run(lambda: measure(options)))
+    raise typer.Exit(run(lambda: measure(options)))
 
 
 @app.command()
@@ -344,9 +245,9 @@ def tail(
     from nimbus_server.tail.command import Options, which_project
     from nimbus_server.tail.command import tail as watch
 
-    settings = _load(data_dir=data_dir)
+    settings = load(data_dir=data_dir)
     if project is None:
-        _fail("Which PROJECT?" if grpc_target else str(_run(lambda: which_project(settings))))
+        fail("Which PROJECT?" if grpc_target else str(run(lambda: which_project(settings))))
     options = Options(
         project,
         name or (),
@@ -363,7 +264,7 @@ def tail(
         key_id,
         tls,
     )
-    raise typer.Exit(_run(lambda: watch(settings, options)))
+    raise typer.Exit(run(lambda: watch(settings, options)))
 
 
 @app.command()
@@ -387,11 +288,11 @@ def sql(
     """
     from nimbus_server.analyst.sql_prompt import run
 
-    settings = _load(data_dir=data_dir)
+    settings = load(data_dir=data_dir)
     try:
         raise typer.Exit(run(settings, project, command, form))
     except StartupError as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -417,62 +318,12 @@ def render(
     """Print the Envoy configuration for these settings."""
     from nimbus_server.local import envoy
 
-    settings = _load(http_port=http_port, bind_address=bind_address)
+    settings = load(http_port=http_port, bind_address=bind_address)
     try:
         rendered = envoy.render(settings, envoy.Sockets(socket, websocket_socket or [], admin_socket))
     except StartupError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(rendered)
-
-
-@segments_app.command()
-def status(data_dir: DataDir = None) -> None:
-    """Show how far the segments of each project are.
-
-    Positions up to "exported" are in segments, the "lag" behind it is read
-    from the log by each question. Rows and size are those of the files that
-    questions read. The database is the one of NIMBUS_DATABASE_URL, or else of
-    the `nimbus up` that runs on --data-dir.
-    """
-    from nimbus_server.segments.command import show_status
-
-    settings = _load(data_dir=data_dir)
-    _run(lambda: show_status(settings))
-
-
-@segments_app.command()
-def rebuild(
-    project: Annotated[UUID | None, typer.Argument(help="Whose segments; left out, those of all projects.")] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Give up segments, and have the analyst make them anew from the log.
-
-    Safe at any time: questions under way finish on the old files, which are
-    deleted ten minutes later.
-    """
-    from nimbus_server.segments.command import rebuild as give_up
-
-    settings = _load(data_dir=data_dir)
-    _run(lambda: give_up(settings, project))
-
-
-def _load(**overrides: object) -> Settings:
-    try:
-        return settings_module.load(**overrides)
-    except StartupError as error:
-        _fail(str(error))
-
-
-def _run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    try:
-        return asyncio.run(start())
-    except StartupError as error:
-        _fail(str(error))
-
-
-def _fail(sentence: str) -> NoReturn:
-    say(sentence, err=True)
-    raise typer.Exit(1)
 
 
 def _masked(value: object) -> str:

@@ -4,12 +4,13 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import typer
 
 from nimbus_server import settings as settings_module
+from nimbus_server.commands import DataDir, fail
 from nimbus_server.errors import StartupError
 from nimbus_server.terminal import say
 
@@ -38,7 +39,6 @@ PresetName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Show the SQL that answers it, too; on --data-dir alone.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where a Nimbus runs.", show_default=".nimbus")]
 Target = Annotated[
     str | None, typer.Option(help="Nimbus elsewhere: localhost:50051.", show_default="that on --data-dir")
 ]
@@ -267,7 +267,7 @@ def _answer(
         else:
             answer = asyncio.run(ask(settings, Where(*where), project, rpc, request()))
     except (StartupError, ValueError) as error:
-        _fail(str(error))
+        fail(str(error))
     if shown.as_json:
         say(MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
     else:
@@ -285,8 +285,3 @@ async def _explained(settings: Any, where: Any, project: UUID, rpc: str, request
     for statement in statements:
         say(f"{statement.strip()};\n")
     return response_class(rpc).FromString(encoded)
-
-
-def _fail(sentence: str) -> NoReturn:
-    say(sentence, err=True)
-    raise typer.Exit(1)
