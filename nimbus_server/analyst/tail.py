@@ -1,12 +1,13 @@
-"""Reads events that are in no segment yet from PostgreSQL, as Arrow: the one module that speaks ADBC."""
+"""Reads events that are in no segment yet from PostgreSQL, as Arrow."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import adbc_driver_postgresql
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
+
+from nimbus_server.segments.arrow import Rows
 
 # What the queries here rely on, whatever the role or the database sets.
 PARAMETERS = {
@@ -26,35 +27,6 @@ PARAMETERS = {
 IDLE_MAX = 4
 
 __all__ = ["Error", "Rows", "Tail"]
-
-
-class Rows:
-    """The result of a query, for DuckDB to scan: it runs each time that it is scanned."""
-
-    def __init__(self, connection: AdbcConnection, query: str) -> None:
-        self._statement = AdbcStatement(connection)
-        self._statement.set_sql_query(query)
-        self._lock = threading.Lock()
-        self._open = True
-
-    def __arrow_c_schema__(self) -> Any:
-        return self._statement.execute_schema().__arrow_c_schema__()
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
-        stream, _ = self._statement.execute_query()
-        return stream.__arrow_c_stream__()
-
-    def cancel(self) -> None:
-        """End the query from another thread, if it runs."""
-        with self._lock:
-            if self._open:
-                self._statement.cancel()
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        with self._lock:
-            self._open = False
-            self._statement.close()
 
 
 class Tail:

@@ -19,6 +19,8 @@ from typing import Any
 
 import orjson
 
+from nimbus_server.analyses.literal import identifier, literal
+
 ROOTS = ("props", "context")
 KINDS = "snbj"
 # Doubles are exact for whole numbers below it.
@@ -99,7 +101,7 @@ def select(source: str, base: str, promoted: Mapping[str, str]) -> str:
     """SQL of a segment's rows: the base columns, and those of the promoted paths."""
     values = _values([*promoted])
     own = [
-        f'{kinds_sql(values[path])[kind]} AS "{_quoted(f"{path}:{kind}")}"'
+        f"{kinds_sql(values[path])[kind]} AS {identifier(f'{path}:{kind}')}"
         for path, kinds in promoted.items()
         for kind in kinds
     ]
@@ -172,12 +174,3 @@ def _json_paths(keys: Sequence[str]) -> list[str]:
 
 def _step(key: str) -> str:
     return '."' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _quoted(name: str) -> str:
-    return name.replace('"', '""')
-
-
-def literal(text: str) -> str:
-    """A SQL text literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from nimbus_server.segments.columns import literal
+from nimbus_server.analyses.literal import literal
 
 IdentityField = Literal["user_id", "anonymous_id"]
 

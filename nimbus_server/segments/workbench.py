@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,9 @@ import adbc_driver_manager as adbc
 import adbc_driver_postgresql as adbc_postgresql
 import duckdb
 
+from nimbus_server.analyses.literal import literal
 from nimbus_server.segments import columns
+from nimbus_server.segments.arrow import Rows
 from nimbus_server.segments.disk import StorageError, attempt, keep, made
 from nimbus_server.segments.manifest import Segment, segment_path
 
@@ -54,19 +56,6 @@ class LogAwayError(Exception):
 
 class SegmentMissingError(Exception):
     """A file that the manifest names is not there."""
-
-
-class _Rows:
-    """The rows of a statement, for DuckDB to scan: an object of the Arrow PyCapsule interface."""
-
-    def __init__(self, statement: Any) -> None:
-        self._statement = statement
-
-    def __arrow_c_schema__(self) -> object:
-        return self._statement.execute_schema().__arrow_c_schema__()
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._statement.execute_query()[0].__arrow_c_stream__()
 
 
 class Workbench:
@@ -107,9 +96,8 @@ class Workbench:
                 with adbc.AdbcStatement(connection) as statement:
                     statement.set_sql_query(f"SET statement_timeout = '{STATEMENT_SECONDS_MAX}s'")
                     statement.execute_update()
-                with adbc.AdbcStatement(connection) as statement:
-                    statement.set_sql_query(query)
-                    self._duckdb.register("stream", _Rows(statement))
+                with closing(Rows(connection, query)) as rows:
+                    self._duckdb.register("stream", rows)
                     try:
                         return self._count(LOAD_LOG)
                     finally:
@@ -127,7 +115,7 @@ class Workbench:
                 raise SegmentMissingError(
                     f"{path} is missing: `nimbus segments rebuild` makes a project's segments anew"
                 )
-        files = ", ".join(columns.literal(str(path)) for path in paths)
+        files = ", ".join(literal(str(path)) for path in paths)
         where = " AND ".join(kept) or "TRUE"
         self._execute(
             f"CREATE OR REPLACE TEMP VIEW log AS SELECT {BASE_COLUMNS} "  # noqa: S608 - our own names
@@ -161,7 +149,7 @@ class Workbench:
         try:
             self._execute(
                 f"COPY ({columns.select(source, BASE_COLUMNS, promoted)} ORDER BY uid, ts, seq) "
-                f"TO {columns.literal(str(unfinished))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group})"
+                f"TO {literal(str(unfinished))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group})"
             )
             size = attempt(lambda: keep(unfinished, path))
         finally:

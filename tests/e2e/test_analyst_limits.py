@@ -153,3 +153,17 @@ def test_the_analyst_gives_way_to_other_processes(own: Stack) -> None:
     assert process.nice() == 10
     (worker,) = processes(own, "worker-0.sock")
     assert worker.nice() == psutil.Process().nice()
+
+
+async def test_those_who_wait_for_a_position_hold_up_no_other_question(own: Stack, rich: Account) -> None:
+    far = {"range": {"last": "1d"}, "series": [{}], "min_position": 10**15}
+    async with grpc.aio.insecure_channel(own.grpc_target) as channel:
+        waiting = [call(channel, rich, 30, **far) for _ in range(RUNNING_PER_PROJECT + WAITING_PER_PROJECT + 1)]
+        done, _ = await asyncio.wait(
+            [asyncio.ensure_future(one.code()) for one in waiting], return_when="FIRST_COMPLETED"
+        )
+        # As many wait as may.
+        assert {await one for one in done} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert await call(channel, rich, 30, "ListEventNames")
+        for one in waiting:
+            one.cancel()
