@@ -81,6 +81,26 @@ async def test_a_segment_whose_file_is_gone_is_said_with_what_to_do(engine: Engi
     assert raised.value.reason == Reason.ANALYST_UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('{outside}')",
+        "SELECT * FROM '{outside}'",
+        "COPY (SELECT 1) TO '{outside}'",
+        "ATTACH '{outside}' AS other",
+        "INSTALL httpfs",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+    ],
+)
+async def test_no_statement_reaches_a_file_outside_or_a_setting(engine: Engine, tmp_path: Path, sql: str) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}.csv"
+    outside.write_text("secret\n")
+    with pytest.raises((duckdb.PermissionException, duckdb.InvalidInputException, duckdb.IOException)):
+        await engine.answer(Asking(sql.format(outside=outside)), scan(tmp_path), AS_OF)
+    assert outside.read_text() == "secret\n"
+
+
 def test_few_connections_are_kept_however_many_new_ones_were_asked_for(dsn: str) -> None:
     name = f"tail {uuid4()}"
     tail = Tail(plain_conninfo(dsn, name))
