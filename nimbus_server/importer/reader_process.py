@@ -30,7 +30,7 @@ def main() -> None:
     gc.disable()
     task = os.fdopen(int(sys.argv[1]), "rb")
     sources, retention_days = pickle.load(task)  # noqa: S301 - from the process that started this one
-    Thread(target=_end_with_parent, args=(task.fileno(),), daemon=True).start()
+    Thread(target=_end_with_parent, args=(task,), daemon=True).start()
     with suppress(BrokenPipeError), os.fdopen(sys.stdout.fileno(), "wb") as output:
         _write(output, sources, retention_days)
 
@@ -47,9 +47,10 @@ def _write(output: BinaryIO, sources: Sequence[Source], retention_days: int | No
         pickle.dump(None, output)
 
 
-def _end_with_parent(task: int) -> None:
+def _end_with_parent(task: BinaryIO) -> None:
     """Wait for the end of the task's pipe, which comes when the parent has died: an idle input would not tell."""
-    os.read(task, 1)
+    # Not by its number alone: `main` may have returned by now, and with it would go the open file.
+    os.read(task.fileno(), 1)
     os._exit(1)
 
 
